@@ -1,0 +1,1 @@
+//! Connection strings of services, devices and modules.

@@ -1,0 +1,1 @@
+//! Scheduled jobs: the job and per-device state machines.

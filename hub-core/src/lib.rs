@@ -1,0 +1,27 @@
+//! The rules of a local IoT hub, as pure code.
+//!
+//! Nothing in this crate opens a socket, reads a clock, draws a random number
+//! or takes a lock: the current time and fresh ids arrive as arguments, and a
+//! transition returns what has to happen next. The emulator, the device
+//! simulator and the job service are shells around these rules.
+//!
+//! Reading order: [`ids`], [`time`] and [`error`] are the vocabulary;
+//! [`sas`], [`topic`] and [`property_bag`] read what clients send;
+//! [`registry`], [`twin`] and [`method`] hold a device's state;
+//! [`query`] selects devices and [`job`] runs an action over them.
+
+pub mod connection_string;
+pub mod error;
+pub mod ids;
+pub mod job;
+pub mod json;
+pub mod limits;
+pub mod method;
+pub mod page;
+pub mod property_bag;
+pub mod query;
+pub mod registry;
+pub mod sas;
+pub mod time;
+pub mod topic;
+pub mod twin;

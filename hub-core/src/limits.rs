@@ -1,0 +1,98 @@
+//! Every bound of the hub by name, with the real service's value and its source.
+//!
+//! "Quotas" stands for Azure's article on IoT Hub quotas and throttling,
+//! "identity", "twins", "methods", "query" and "MQTT" for the developer
+//! guide's pages of those names. A bound that the service does not document is
+//! marked as the emulator's own.
+
+use std::time::Duration;
+
+/// Characters in a device or module id (identity).
+pub const IDENTITY_ID_CHARS: usize = 128;
+/// Characters in a job id (jobs guide).
+pub const JOB_ID_CHARS: usize = 64;
+/// Characters in a status reason (identity).
+pub const STATUS_REASON_CHARS: usize = 128;
+/// Modules of one device (quotas).
+pub const MODULES_PER_DEVICE: usize = 50;
+/// Devices and modules of one hub (quotas).
+pub const IDENTITIES_PER_HUB: usize = 1_000_000;
+/// Entries of one bulk registry request (identity).
+pub const BULK_ENTRIES: usize = 100;
+/// Greatest `top` of a device listing; anything outside 1..=1000 means 1000 (identity).
+pub const LIST_TOP: usize = 1_000;
+/// Bytes of a symmetric key before base64, smallest and greatest (identity).
+pub const SYMMETRIC_KEY_BYTES: std::ops::RangeInclusive<usize> = 16..=64;
+
+/// Size of a twin's tags in characters, as the twin guide counts them (quotas: 8 KB).
+pub const TWIN_TAGS_SIZE: usize = 8 * 1024;
+/// Size of a twin's desired or reported properties (quotas: 32 KB each).
+pub const TWIN_PROPERTIES_SIZE: usize = 32 * 1024;
+/// Bytes of a property key (twins).
+pub const TWIN_KEY_BYTES: usize = 1024;
+/// Bytes of a string value (quotas: 4 KB per property).
+pub const TWIN_STRING_BYTES: usize = 4096;
+/// Objects below a section's root (twins).
+pub const TWIN_DEPTH: usize = 10;
+/// Smallest and greatest integer in a twin (twins: -2^52 to 2^52 - 1).
+pub const TWIN_INTEGERS: std::ops::RangeInclusive<i64> = -4_503_599_627_370_496..=4_503_599_627_370_495;
+
+/// Characters of a direct method's name (methods).
+pub const METHOD_NAME_CHARS: usize = 100;
+/// Bytes of a direct method's request or response payload (quotas: 128 KB each way).
+pub const METHOD_PAYLOAD_BYTES: usize = 128 * 1024;
+/// Seconds a caller may wait for a method's response (methods).
+pub const METHOD_RESPONSE_SECONDS: std::ops::RangeInclusive<u64> = 5..=300;
+/// Seconds a caller may wait for a device to connect (methods).
+pub const METHOD_CONNECT_SECONDS: std::ops::RangeInclusive<u64> = 0..=300;
+/// Response timeout when the caller gives none (methods).
+pub const METHOD_RESPONSE_DEFAULT: Duration = Duration::from_secs(30);
+/// Calls in flight to one device. The service has such a cap
+/// (`DeviceMaximumInflightMethodExceeded`) but does not document the number:
+/// this one is the emulator's own.
+pub const METHODS_IN_FLIGHT: usize = 10;
+/// Callers that may wait for one offline device to connect; the emulator's own.
+pub const METHODS_WAITING: usize = 100;
+
+/// Characters of a query (query).
+pub const QUERY_CHARS: usize = 8192;
+/// Nesting of a query's expression; the emulator's own, so that no text can
+/// exhaust the stack.
+pub const QUERY_DEPTH: usize = 64;
+/// Rows of one page, also the default (query).
+pub const PAGE_ROWS: usize = 100;
+
+/// Job run time when the request gives none (the SDKs' default).
+pub const JOB_MAX_EXECUTION_DEFAULT: Duration = Duration::from_secs(3600);
+/// How long finished jobs are kept (jobs guide: 30 days).
+pub const JOB_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Jobs that are waiting or running at once; the emulator's own.
+pub const JOBS_ACTIVE: usize = 10_000;
+/// Per-device records kept over all jobs, oldest finished jobs go first; the
+/// emulator's own.
+pub const JOB_RECORDS: usize = 2_000_000;
+
+/// Bytes of an MQTT packet: body and properties (MQTT, quotas: 256 KB), plus
+/// room for the topic that the guide does not count.
+pub const MQTT_PACKET_BYTES: u32 = 256 * 1024 + 8 * 1024;
+/// Bytes of a device-to-cloud message (quotas: 256 KB).
+pub const D2C_MESSAGE_BYTES: usize = 256 * 1024;
+/// Bytes of a CONNECT packet; the emulator's own, so that peers who have not
+/// proved who they are cannot make the hub reserve much.
+pub const MQTT_CONNECT_BYTES: u32 = 16 * 1024;
+/// How long a peer may take from opening a connection to CONNECT; the
+/// service's guides name 30 s for MQTT 5.
+pub const MQTT_CONNECT_DEADLINE: Duration = Duration::from_secs(30);
+/// Greatest keep-alive that the hub grants, also used when a client asks for
+/// none (MQTT: 1.5 times the client's value, at most 1767 s).
+pub const MQTT_KEEP_ALIVE_MAX: Duration = Duration::from_secs(1767);
+/// Filters of one session. The service names five but does not enforce it
+/// visibly; the emulator takes the number of its MQTT 5 preview.
+pub const MQTT_SUBSCRIPTIONS: usize = 50;
+
+/// Bytes of an HTTP request body (bulk registration of 100 devices with full
+/// twins is the largest legal one); the emulator's own.
+pub const HTTP_BODY_BYTES: usize = 8 * 1024 * 1024;
+/// Nesting of JSON in a request; the emulator's own, below the parser's own
+/// guard of 128.
+pub const JSON_DEPTH: usize = 100;

@@ -1,0 +1,1 @@
+//! The URL-encoded property bag at the end of a message topic.
