@@ -272,6 +272,11 @@ fn thumbprints(authentication: &Map<String, Value>) -> Result<Thumbprints, Servi
 
 #[cfg(test)]
 mod tests {
+    #![expect(
+        clippy::needless_pass_by_value,
+        reason = "JSON literals read better without a reference"
+    )]
+
     use super::*;
     use crate::error::ErrorCode;
     use serde_json::json;

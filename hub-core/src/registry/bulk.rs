@@ -165,9 +165,9 @@ pub fn parse_bulk(body: &Value) -> Result<Vec<Result<BulkEntry, BulkError>>, Ser
 
 fn parse_entry(entry: &Value, members: &Map<String, Value>, id: &str) -> Result<BulkEntry, ServiceError> {
     use ImportMode as Mode;
-    let device = DeviceId::parse(id).map_err(illegal_id)?;
+    let device = DeviceId::parse(id).map_err(|e| illegal_id(&e))?;
     let module = body::non_empty_str(members, "moduleId")?
-        .map(|id| ModuleId::parse(id).map_err(illegal_id))
+        .map(|id| ModuleId::parse(id).map_err(|e| illegal_id(&e)))
         .transpose()?;
     let mode = import_mode(members)?;
     let if_match = match mode {
@@ -215,7 +215,7 @@ fn required_etag(members: &Map<String, Value>, names: [&str; 2]) -> Result<IfMat
     Err(ServiceError::stale_etag())
 }
 
-fn illegal_id(error: IdError) -> ServiceError {
+fn illegal_id(error: &IdError) -> ServiceError {
     ServiceError::invalid(error.to_string())
 }
 
@@ -267,5 +267,201 @@ impl From<Vec<BulkError>> for BulkResult {
             errors,
             warnings: [],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(
+        clippy::needless_pass_by_value,
+        reason = "JSON literals read better without a reference"
+    )]
+
+    use super::*;
+    use crate::registry::already_exists;
+    use serde_json::json;
+
+    fn device_spec(body: Value) -> DeviceSpec {
+        DeviceSpec::from_json(&body, &DeviceId::parse("dev1").unwrap()).unwrap()
+    }
+
+    fn module_spec(body: Value) -> ModuleSpec {
+        let (device, module) = (DeviceId::parse("dev1").unwrap(), ModuleId::parse("m1").unwrap());
+        ModuleSpec::from_json(&body, &device, &module).unwrap()
+    }
+
+    /// The only entry of a bulk request with one.
+    fn bulk_entry(entry: Value) -> Result<BulkEntry, BulkError> {
+        parse_bulk(&json!([entry])).unwrap().remove(0)
+    }
+
+    #[test]
+    fn bulk_modes_become_preconditions_of_single_requests() {
+        let etag = |text: &str| IfMatch::ETag(text.into());
+        for (entry, mode, if_match) in [
+            (
+                json!({"importMode": "create"}),
+                ImportMode::Create,
+                IfMatch::Absent,
+            ),
+            (json!({"importMode": "Update"}), ImportMode::Update, IfMatch::Any),
+            (
+                json!({"importMode": "UpdateIfMatchETag", "eTag": "MA=="}),
+                ImportMode::UpdateIfMatchETag,
+                etag("MA=="),
+            ),
+            (
+                json!({"importMode": "updateIfMatchETag", "etag": "*"}),
+                ImportMode::UpdateIfMatchETag,
+                IfMatch::Any,
+            ),
+            (json!({"importMode": "DELETE"}), ImportMode::Delete, IfMatch::Any),
+            (
+                json!({"importMode": "deleteIfMatchEtag", "etag": "\"MA==\""}),
+                ImportMode::DeleteIfMatchETag,
+                etag("MA=="),
+            ),
+            (
+                json!({"importMode": "updateTwin", "tags": {"a": 1}}),
+                ImportMode::UpdateTwin,
+                IfMatch::Any,
+            ),
+            (
+                json!({"importMode": "updateTwinIfMatchETag", "twinETag": "AAAAAAAAAAE=", "eTag": "MA=="}),
+                ImportMode::UpdateTwinIfMatchETag,
+                etag("AAAAAAAAAAE="),
+            ),
+        ] {
+            let mut entry = entry;
+            entry["id"] = "dev1".into();
+            let parsed = bulk_entry(entry.clone()).unwrap();
+            assert_eq!((parsed.mode, parsed.if_match), (mode, if_match), "{entry}");
+            let action = match parsed.action {
+                BulkAction::Put { .. } => "put",
+                BulkAction::Delete => "delete",
+                BulkAction::PatchTwin(_) => "patch",
+            };
+            let expected = match mode.as_str() {
+                mode if mode.starts_with("delete") => "delete",
+                mode if mode.starts_with("updateTwin") => "patch",
+                _ => "put",
+            };
+            assert_eq!(action, expected, "{entry}");
+        }
+    }
+
+    #[test]
+    fn bulk_entries_describe_devices_modules_and_first_twins() {
+        let twin = json!({"tags": {"t": 1}, "properties": {"desired": {"d": 1}, "reported": {}}});
+        let mut entry = twin.clone();
+        entry["id"] = "dev1".into();
+        entry["importMode"] = "create".into();
+        entry["status"] = "disabled".into();
+        let parsed = bulk_entry(entry.clone()).unwrap();
+        let BulkAction::Put {
+            identity: IdentitySpec::Device(device),
+            twin: first,
+        } = parsed.action
+        else {
+            panic!("{parsed:?}");
+        };
+        assert_eq!(device, device_spec(json!({"status": "disabled"})));
+        assert_eq!(first, TwinPatch::from_json(&twin).unwrap());
+        entry["moduleId"] = "m1".into();
+        entry["managedBy"] = "me".into();
+        let parsed = bulk_entry(entry).unwrap();
+        assert_eq!(parsed.target.to_string(), "dev1/m1");
+        let BulkAction::Put {
+            identity: IdentitySpec::Module(module),
+            ..
+        } = parsed.action
+        else {
+            panic!("{parsed:?}");
+        };
+        assert_eq!(module, module_spec(json!({"managedBy": "me"})));
+    }
+
+    #[test]
+    fn a_bad_bulk_entry_is_reported_beside_the_good_ones() {
+        let body = json!([
+            {"id": "good", "importMode": "create"},
+            {"id": "a/b", "importMode": "create"},
+            {"id": "m", "moduleId": "#", "importMode": "Delete"},
+            {"id": "mode", "importMode": "createOrUpdate"},
+            {"id": "none"},
+            {"id": "etag", "importMode": "updateIfMatchETag"},
+            {"id": "key", "importMode": "create", "authentication": {"symmetricKey": {"primaryKey": "x"}}},
+            {"id": "twin", "importMode": "updateTwin", "tags": {"a b": 1}},
+        ]);
+        let parsed = parse_bulk(&body).unwrap();
+        let codes: Vec<_> = parsed
+            .iter()
+            .map(|entry| entry.as_ref().map_err(|e| e.error_code).err())
+            .collect();
+        assert_eq!(
+            codes,
+            [
+                None,
+                Some("ArgumentInvalid"),
+                Some("ArgumentInvalid"),
+                Some("ArgumentInvalid"),
+                Some("ArgumentNull"),
+                Some("PreconditionFailed"),
+                Some("ArgumentInvalid"),
+                Some("ArgumentInvalid"),
+            ]
+        );
+        let failure = parsed[2].as_ref().unwrap_err();
+        assert_eq!(
+            (
+                failure.device_id.as_str(),
+                failure.module_id.as_deref(),
+                failure.operation.as_deref()
+            ),
+            ("m", Some("#"), Some("Delete"))
+        );
+    }
+
+    #[test]
+    fn bad_bulk_requests_are_refused_whole() {
+        let entry = |i: usize| json!({"id": format!("d{i}"), "importMode": "create"});
+        let entries = |n: usize| parse_bulk(&(0..n).map(entry).collect::<Value>());
+        assert_eq!(entries(100).unwrap().len(), 100);
+        assert_eq!(entries(101).unwrap_err().code, ErrorCode::TooManyDevices);
+        for body in [
+            json!({}),
+            json!([]),
+            json!([1]),
+            json!([{"importMode": "create"}]),
+            json!([{"id": 1}]),
+        ] {
+            assert_eq!(
+                parse_bulk(&body).unwrap_err().code,
+                ErrorCode::ArgumentInvalid,
+                "{body}"
+            );
+        }
+        let twice = json!([
+            {"id": "d", "moduleId": "m1", "importMode": "create"},
+            {"id": "d", "moduleId": "m2", "importMode": "create"},
+        ]);
+        let error = parse_bulk(&twice).unwrap_err();
+        assert_eq!(error.code, ErrorCode::DeviceDefinedMultipleTimes);
+        assert_eq!(error.message, "DeviceDefinedMultipleTimes, device ID d");
+    }
+
+    #[test]
+    fn bulk_results_read_as_the_service_prints_them() {
+        let text = |errors: Vec<BulkError>| serde_json::to_string(&BulkResult::from(errors)).unwrap();
+        assert_eq!(text(vec![]), r#"{"isSuccessful":true,"errors":[],"warnings":[]}"#);
+        let entry = bulk_entry(json!({"id": "x", "importMode": "Create"})).unwrap();
+        assert_eq!(
+            text(vec![entry.failed(&already_exists(&entry.target))]),
+            concat!(
+                r#"{"isSuccessful":false,"errors":[{"deviceId":"x","moduleId":null,"#,
+                r#""errorCode":"DeviceAlreadyExists","errorStatus":"A device with ID 'x' is already registered.","#,
+                r#""operation":"create"}],"warnings":[]}"#
+            )
+        );
     }
 }

@@ -158,6 +158,11 @@ impl fmt::Display for Path<'_> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(
+        clippy::needless_pass_by_value,
+        reason = "JSON literals read better without a reference"
+    )]
+
     use super::*;
     use crate::error::ErrorCode;
     use serde_json::json;

@@ -1,6 +1,11 @@
 //! Tests of whole twins: golden cases, and sequences of random writes against
 //! a naive model of merge patch.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "JSON literals read better without a reference"
+)]
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -34,7 +39,7 @@ fn tree(members: &Map<String, Value>) -> Value {
 
 #[test]
 fn a_fresh_twin_is_small_and_owns_no_memory() {
-    assert!(size_of::<Twin>() <= 304, "{} bytes", size_of::<Twin>());
+    assert!(size_of::<Twin>() <= 256, "{} bytes", size_of::<Twin>());
     let twin = Twin::new(at(0));
     assert_eq!((twin.version(), twin.etag().as_str()), (2, "AAAAAAAAAAE="));
     assert_eq!((twin.desired().version(), twin.reported().version()), (1, 1));
