@@ -1,15 +1,15 @@
 //! The part of the parser that reads conditions, by recursive descent.
 //!
-//! One method per level of precedence, loosest first:
+//! One method per level of precedence, each made of the next tighter one:
 //!
 //! ```text
 //! NOT a + 1 = 2 AND b OR c
-//! |   ~~~~~          |   |
-//! |   sum            |   |
-//! |   ~~~~~~~~~ predicate |
-//! ~~~~~~~~~~~~~ negation  |
-//! ~~~~~~~~~~~~~~~~~~~ conjunction
-//! ~~~~~~~~~~~~~~~~~~~~~~~~ condition
+//!     ~                       operand, product
+//!     ~~~~~                   sum
+//!     ~~~~~~~~~               predicate
+//! ~~~~~~~~~~~~~               negation
+//! ~~~~~~~~~~~~~~~~~~~         conjunction
+//! ~~~~~~~~~~~~~~~~~~~~~~~~    condition
 //! ```
 
 use super::ast::{Expr, Name};

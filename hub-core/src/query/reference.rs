@@ -133,8 +133,8 @@ fn binary(left: Option<Json>, operator: &str, right: Option<Json>) -> Option<Jso
             "!=" | "<>" => false,
             _ => return None,
         },
-        (Json::Bool(a), Json::Bool(b)) => ordered(u8::from(a), operator, u8::from(b))?,
-        (Json::String(a), Json::String(b)) => ordered(utf16(&a), operator, utf16(&b))?,
+        (Json::Bool(a), Json::Bool(b)) => ordered(&a, operator, &b)?,
+        (Json::String(a), Json::String(b)) => ordered(&utf16(&a), operator, &utf16(&b))?,
         (Json::Number(a), Json::Number(b)) => {
             let (a, b) = (a.as_f64()?, b.as_f64()?);
             match operator {
@@ -143,7 +143,7 @@ fn binary(left: Option<Json>, operator: &str, right: Option<Json>) -> Option<Jso
                 "*" => return Some(json!(a * b)),
                 "/" if b != 0.0 => return Some(json!(a / b)),
                 "%" if b != 0.0 => return Some(json!(a % b)),
-                _ => ordered(a, operator, b)?,
+                _ => ordered(&a, operator, &b)?,
             }
         }
         _ => return None,
@@ -151,7 +151,7 @@ fn binary(left: Option<Json>, operator: &str, right: Option<Json>) -> Option<Jso
     Some(json!(holds))
 }
 
-fn ordered<T: PartialOrd>(a: T, operator: &str, b: T) -> Option<bool> {
+fn ordered<T: PartialOrd>(a: &T, operator: &str, b: &T) -> Option<bool> {
     Some(match operator {
         "=" => a == b,
         "!=" | "<>" => a != b,
