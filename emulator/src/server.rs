@@ -1,5 +1,6 @@
 //! The running hub: its tasks, its addresses, and the handle that tests hold.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +58,6 @@ pub(crate) struct Listeners {
 ///
 /// Dropping it stops the hub without waiting; [`Hub::shutdown`] waits until
 /// everything has ended.
-#[derive(Debug)]
 #[must_use = "a hub that is dropped stops"]
 pub struct Hub {
     app: App,
@@ -235,16 +235,17 @@ impl Hub {
     pub fn create_device(&self, id: &str) -> Result<String, ServiceError> {
         let id = DeviceId::parse(id).map_err(|e| ServiceError::invalid(e.to_string()))?;
         if self.app.hub.registry.find(&id).is_none() {
-            self.app.hub.put_device(&DeviceSpec::new(id.clone()), &IfMatch::Absent, |_| ())?;
+            let spec = DeviceSpec::from_json(&serde_json::json!({}), &id)?;
+            self.app.hub.put_device(spec, &IfMatch::Absent, |_, _| ())?;
         }
         let cell = self.app.hub.registry.cell(&id)?;
         let state = cell.lock();
-        let key = state
+        let keys = state
             .identity
             .authentication
-            .primary_key()
+            .keys()
             .ok_or_else(|| ServiceError::invalid(format!("device {id} does not use symmetric keys")))?;
-        Ok(format!("HostName={};DeviceId={id};SharedAccessKey={key}", self.host_name()))
+        Ok(format!("HostName={};DeviceId={id};SharedAccessKey={}", self.host_name(), keys.primary.as_str()))
     }
 
     /// Opens an in-memory connection to the hub's MQTT front, for fleets that
@@ -304,6 +305,12 @@ impl Hub {
         self.app.stop.cancel();
         self.app.tasks.close();
         self.app.tasks.wait().await;
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }
 

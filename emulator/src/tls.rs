@@ -59,7 +59,9 @@ impl Authority {
         let read = |path: &Path| fs::read_to_string(path);
         match (read(&ca), read(&key)) {
             (Ok(pem), Ok(key)) => {
-                Ok(Self { issuer: Issuer::from_ca_cert_pem(&pem, KeyPair::from_pem(&key)?)?, pem })
+                // An issuer is its name and its key; both are the same as when
+                // the certificate was made.
+                Ok(Self { issuer: Issuer::new(authority_params(), KeyPair::from_pem(&key)?), pem })
             }
             (Err(a), Err(b)) if a.kind() == io::ErrorKind::NotFound && b.kind() == io::ErrorKind::NotFound => {
                 let (authority, key_pem) = Self::create()?;
@@ -82,12 +84,7 @@ impl Authority {
     }
 
     fn create() -> Result<(Self, String), TlsError> {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = name("Local IoT Hub development CA");
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.not_before = OffsetDateTime::now_utc() - Duration::days(1);
-        params.not_after = OffsetDateTime::now_utc() + Duration::days(3650);
+        let params = authority_params();
         let key = KeyPair::generate()?;
         let key_pem = key.serialize_pem();
         let pem = params.self_signed(&key)?.pem();
@@ -132,6 +129,16 @@ impl Authority {
         config.ticketer = ring::Ticketer::new()?;
         Ok(Arc::new(config))
     }
+}
+
+fn authority_params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name("Local IoT Hub development CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = OffsetDateTime::now_utc() - Duration::days(1);
+    params.not_after = OffsetDateTime::now_utc() + Duration::days(3650);
+    params
 }
 
 fn name(common_name: &str) -> DistinguishedName {

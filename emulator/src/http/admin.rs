@@ -2,6 +2,7 @@
 //! are never an Azure path, need no credentials (the hub listens on loopback
 //! unless asked otherwise) and answer plain JSON.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
@@ -17,6 +18,7 @@ use super::App;
 use super::error::HttpError;
 use super::request::{JsonBody, query_parameter};
 use crate::hub::counters::CounterValues;
+use crate::hub::telemetry::TelemetryMessage;
 
 pub(super) async fn health(State(app): State<App>) -> Json<Value> {
     Json(json!({ "status": "ok", "hostName": app.hub.settings.host_name }))
@@ -59,14 +61,19 @@ pub(super) async fn telemetry(State(app): State<App>, RawQuery(query): RawQuery)
                 "deviceId": m.source.device,
                 "moduleId": m.source.module,
                 "enqueuedTimeUtc": m.enqueued,
-                "systemProperties": m.properties.system_properties(),
-                "properties": m.properties.application_properties(),
+                "systemProperties": system_properties(m),
+                "properties": m.properties.application,
                 // Bodies are bytes; those that are not UTF-8 show replacement characters.
                 "body": String::from_utf8_lossy(&m.body),
             })
         })
         .collect();
     Ok(Json(json!({ "total": app.hub.telemetry.total(), "messages": messages })))
+}
+
+/// System properties by the names that they have in topics.
+fn system_properties(message: &TelemetryMessage) -> BTreeMap<&str, &str> {
+    message.properties.system.iter().map(|(property, value)| (property.key(), value.as_str())).collect()
 }
 
 pub(super) async fn clock(State(app): State<App>) -> Json<Value> {

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use hub_core::error::ServiceError;
 use hub_core::ids::{ModuleId, Target};
 use hub_core::limits;
-use hub_core::registry::{BulkResult, DeviceSpec, ModuleSpec, Put, parse_bulk};
+use hub_core::registry::{BulkResult, DeviceSpec, ModuleSpec, Put, Status, not_found, parse_bulk};
 use serde_json::json;
 
 use super::App;
@@ -13,7 +13,7 @@ use super::auth::{ModuleReader, ModuleWriter, RegistryReader, RegistryWriter};
 use super::error::HttpError;
 use super::reply::JsonReply;
 use super::request::{JsonBody, Precondition, TargetPath, query_parameter};
-use crate::hub::cell::{DeviceState, module_not_found};
+use crate::hub::cell::DeviceState;
 use crate::hub::internal;
 use crate::hub::query::JsonRows;
 
@@ -85,7 +85,7 @@ pub(super) async fn bulk(
         }
     }
     let status = if errors.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
-    Ok(JsonReply::of(&BulkResult::new(errors))?.status(status))
+    Ok(JsonReply::of(&BulkResult::from(errors))?.status(status))
 }
 
 pub(super) async fn list_modules(
@@ -122,7 +122,7 @@ pub(super) async fn write_module(
 ) -> Result<JsonReply, HttpError> {
     let id = module_id(&target)?;
     let spec = ModuleSpec::from_json(&body, &target.device, id)?;
-    let view = |state: &DeviceState, _: Put| module(state, id);
+    let view = |state: &mut DeviceState, _: Put| module(state, id);
     let (body, etag) = app.hub.put_module(spec, &if_match, view)??;
     Ok(JsonReply::raw(body).etag(&etag))
 }
@@ -141,7 +141,7 @@ pub(super) async fn registry_statistics(_: RegistryReader, State(app): State<App
     let (mut total, mut enabled) = (0_u64, 0_u64);
     app.hub.registry.for_each(|state| {
         total += 1;
-        enabled += u64::from(state.identity.is_enabled());
+        enabled += u64::from(state.identity.status == Status::Enabled);
     });
     JsonReply::of(&json!({
         "totalDeviceCount": total,
@@ -161,7 +161,10 @@ fn device(state: &DeviceState) -> Result<Vec<u8>, ServiceError> {
 }
 
 fn module(state: &DeviceState, id: &ModuleId) -> Result<(Vec<u8>, Box<str>), ServiceError> {
-    let module = state.modules.get(id).ok_or_else(|| module_not_found(&state.identity, id))?;
+    let module = state
+        .modules
+        .get(id)
+        .ok_or_else(|| not_found(&Target { device: state.identity.id.clone(), module: Some(id.clone()) }))?;
     let body = serde_json::to_vec(&module.identity.document(&module.endpoint.connection)).map_err(internal)?;
     Ok((body, module.identity.etag.clone()))
 }

@@ -59,7 +59,10 @@ fn job_records(
     let (mut rows, mut last, mut next) = (JsonRows::new(), None, None);
     let mut failed = None;
     // Most queries name their job; those that do not look at all of them.
-    let job = query.job_id().and_then(|id| JobId::parse(id).ok());
+    let job = match query.job_ids().as_deref() {
+        Some([id]) => JobId::parse(id).ok(),
+        _ => None,
+    };
     app.jobs.for_each_record(job.as_ref(), after.as_ref(), |record| {
         if !query.matches(record) {
             return ControlFlow::Continue(());

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hub_core::error::{ErrorCode, ServiceError};
 use hub_core::ids::{DeviceId, Target};
+use hub_core::registry::{Status, SymmetricKey};
 use hub_core::sas::{Key, Resource, Token};
 use hub_core::time::Timestamp;
 use job_service::Clock;
@@ -93,7 +94,7 @@ impl HubState {
     /// Expiry is checked against the system's time, not the hub's: clients
     /// make their tokens in real time whatever the hub's clock was set to.
     pub(crate) fn authorize_service(&self, token: &str, permissions: &[Permission]) -> Result<(), Denied> {
-        let token = self.parse_token(token)?;
+        let token = parse_token(token)?;
         if !token.scope().covers(&Resource::Hub) {
             return Err(Denied::Scope);
         }
@@ -104,17 +105,16 @@ impl HubState {
     /// or by a policy with the right to act as a device. Returns when the
     /// token expires.
     pub(crate) fn authorize_device(&self, token: &str, target: &Target) -> Result<Timestamp, Denied> {
-        let token = self.parse_token(token)?;
-        let covered = match &target.module {
-            None => token.scope().covers(&Resource::Device(&target.device)),
-            Some(module) => token.scope().covers(&Resource::Module(&target.device, module)),
-        };
-        if !covered {
+        let token = parse_token(token)?;
+        if !token.scope().covers(&Resource::from(target)) {
             return Err(Denied::Scope);
         }
         let cell = self.registry.find(&target.device).ok_or(Denied::UnknownIdentity)?;
         let state = cell.lock();
-        if !state.identity.is_enabled() {
+        if state.deleted {
+            return Err(Denied::UnknownIdentity);
+        }
+        if state.identity.status == Status::Disabled {
             return Err(Denied::Disabled);
         }
         let authentication = match &target.module {
@@ -124,12 +124,15 @@ impl HubState {
         if token.policy().is_some() {
             self.check_policy(&token, &[DeviceConnect])?;
         } else {
-            let keys = authentication.symmetric_keys().ok_or(Denied::WrongMethod)?;
-            if !keys.iter().any(|key| token.verify(key)) {
+            let keys = authentication.keys().ok_or(Denied::WrongMethod)?;
+            let signed_by = |key: &SymmetricKey| {
+                Key::from_base64(key.as_str()).is_ok_and(|key| token.verify(&key))
+            };
+            if !signed_by(&keys.primary) && !signed_by(&keys.secondary) {
                 return Err(Denied::Signature);
             }
         }
-        Ok(token.expiry())
+        Ok(token.expires_at())
     }
 
     /// Whether a device's own token may manage the modules of `device`.
@@ -137,17 +140,9 @@ impl HubState {
         self.authorize_device(token, &Target::device(device.clone())).map(|_| ())
     }
 
-    fn parse_token<'a>(&self, token: &'a str) -> Result<Token<'a>, Denied> {
-        let token = Token::parse(token).map_err(|_| Denied::Malformed)?;
-        if token.is_expired(Clock::system_now(), CLOCK_SKEW) {
-            return Err(Denied::Expired);
-        }
-        Ok(token)
-    }
-
     fn check_policy(&self, token: &Token<'_>, permissions: &[Permission]) -> Result<(), Denied> {
         let name = token.policy().ok_or(Denied::UnknownPolicy)?;
-        let (key, held) = self.settings.policies.find(&name).ok_or(Denied::UnknownPolicy)?;
+        let (key, held) = self.settings.policies.find(name).ok_or(Denied::UnknownPolicy)?;
         if !token.verify(key) {
             return Err(Denied::Signature);
         }
@@ -156,4 +151,12 @@ impl HubState {
         }
         Ok(())
     }
+}
+
+fn parse_token(token: &str) -> Result<Token<'_>, Denied> {
+    let token = Token::parse(token).map_err(|_| Denied::Malformed)?;
+    if token.is_expired(Clock::system_now(), CLOCK_SKEW) {
+        return Err(Denied::Expired);
+    }
+    Ok(token)
 }

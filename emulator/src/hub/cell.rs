@@ -14,9 +14,9 @@ use hub_core::error::{ErrorCode, ServiceError};
 use hub_core::ids::{ModuleId, Target};
 use hub_core::limits;
 use hub_core::method::{self, MethodCall, MethodResponse, PendingCalls, RequestId};
-use hub_core::registry::{Connection, ConnectionState, DeviceIdentity, ModuleIdentity};
+use hub_core::registry::{Connection, ConnectionState, DeviceIdentity, ModuleIdentity, not_found};
 use hub_core::time::Timestamp;
-use hub_core::topic::{Filter, FilterSet};
+use hub_core::topic::{Filter, FilterSet, Qos};
 use hub_core::twin::{DesiredChange, Twin};
 use tokio::sync::oneshot;
 
@@ -73,7 +73,7 @@ impl DeviceState {
             None => Ok(&mut self.endpoint),
             Some(id) => match self.modules.get_mut(id) {
                 Some(module) => Ok(&mut module.endpoint),
-                None => Err(module_not_found(&self.identity, id)),
+                None => Err(not_found(&Target { device: self.identity.id.clone(), module: Some(id.clone()) })),
             },
         }
     }
@@ -85,11 +85,6 @@ impl DeviceState {
             module.endpoint.disconnect(reason, now);
         }
     }
-}
-
-/// The refusal for a module that the device does not have.
-pub(crate) fn module_not_found(device: &DeviceIdentity, module: &ModuleId) -> ServiceError {
-    ServiceError::new(ErrorCode::ModuleNotFound, format!("Module {module} of device {} is not registered", device.id))
 }
 
 /// What a device and a module have in common: a twin, at most one live
@@ -315,7 +310,7 @@ impl Endpoint {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Subscription {
     /// Subscribed with this quality of service.
-    Granted(u8),
+    Granted(Qos),
     /// Unsubscribed.
     Removed,
 }

@@ -2,10 +2,10 @@
 
 use hub_core::error::ServiceError;
 use hub_core::ids::Target;
+use hub_core::job::TwinUpdate;
 use hub_core::method::{MethodCall, MethodResponse};
 use hub_core::query::Query;
-use hub_core::twin::TwinPatch;
-use job_service::{Fleet, TwinUpdate};
+use job_service::Fleet;
 
 use super::HubState;
 
@@ -16,7 +16,7 @@ impl Fleet for HubState {
     }
 
     async fn update_twin(&self, target: &Target, update: &TwinUpdate) -> Result<(), ServiceError> {
-        self.merge_twin(target, update.patch())
+        self.merge_twin(target, &update.patch)
     }
 
     async fn invoke_method(&self, target: &Target, call: &MethodCall) -> Result<MethodResponse, ServiceError> {

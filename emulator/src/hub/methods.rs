@@ -4,6 +4,7 @@
 use hub_core::error::{ErrorCode, ServiceError};
 use hub_core::ids::Target;
 use hub_core::method::{self, MethodCall, MethodResponse};
+use hub_core::registry::Status;
 
 use super::HubState;
 use super::cell::{CallGuard, CallStep};
@@ -22,7 +23,7 @@ impl HubState {
         let (guard, outcome) = loop {
             let step = {
                 let mut state = cell.lock();
-                if !state.identity.is_enabled() {
+                if state.identity.status == Status::Disabled {
                     return Err(ServiceError::new(ErrorCode::DeviceNotFound, format!("Device {} is disabled", target.device)));
                 }
                 state.endpoint(target.module.as_ref())?.begin_call(call, self.settings.methods_in_flight)?

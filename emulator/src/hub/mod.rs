@@ -15,6 +15,7 @@ pub(crate) mod methods;
 pub(crate) mod outbox;
 pub(crate) mod query;
 pub(crate) mod registry;
+pub(crate) mod row;
 pub(crate) mod session;
 pub(crate) mod telemetry;
 pub(crate) mod twins;

@@ -48,10 +48,7 @@ impl TwinRow<'_> {
     /// The value as the document shows it.
     fn rendered(&self, path: &Path) -> Value<'_> {
         let Ok(document) = serde_json::to_value(self.0) else { return Value::Undefined };
-        match Row::get(&document, path).into_json() {
-            Some(json) => Value::from(json),
-            None => Value::Undefined,
-        }
+        Row::get(&document, path).into_owned()
     }
 }
 

@@ -12,8 +12,9 @@ use hub_core::error::ServiceError;
 use hub_core::ids::Target;
 use hub_core::method::{MethodResponse, RequestId};
 use hub_core::property_bag::MessageProperties;
+use hub_core::registry::Status;
 use hub_core::time::Timestamp;
-use hub_core::topic::Filter;
+use hub_core::topic::{Filter, Qos};
 use hub_core::twin::ReportedPatch;
 
 use super::HubState;
@@ -49,7 +50,7 @@ impl Session {
         let cell = hub.registry.find(&target.device).ok_or(Denied::UnknownIdentity)?;
         let attached = {
             let mut state = cell.lock();
-            if !state.identity.is_enabled() {
+            if state.identity.status == Status::Disabled {
                 return Err(Denied::Disabled);
             }
             let endpoint = state.endpoint(target.module.as_ref()).map_err(|_| Denied::UnknownIdentity)?;
@@ -57,7 +58,7 @@ impl Session {
                 hub.counters.takeovers.add(1);
             }
             if let Some(model) = model_id {
-                endpoint.twin.set_model_id(model);
+                endpoint.twin.set_model_id(Some(model.into()));
             }
             endpoint.attach(persistence, now)
         };
@@ -88,7 +89,7 @@ impl Session {
     }
 
     /// Starts deliveries of a kind.
-    pub(crate) fn subscribe(&self, filter: Filter, qos: u8) {
+    pub(crate) fn subscribe(&self, filter: Filter, qos: Qos) {
         self.with(|endpoint, _| endpoint.subscribe(self.generation, filter, Subscription::Granted(qos)));
     }
 

@@ -89,8 +89,12 @@ impl TelemetryLog {
     }
 }
 
+/// Bytes as the service counts them: the body, the values of system
+/// properties, names and values of application properties.
 fn size(message: &TelemetryMessage) -> usize {
-    message.body.len() + message.properties.size()
+    let system: usize = message.properties.system.values().map(String::len).sum();
+    let application: usize = message.properties.application.iter().map(|(k, v)| k.len() + v.len()).sum();
+    message.body.len() + system + application
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use hub_core::error::ServiceError;
 use hub_core::ids::Target;
 use hub_core::registry::IfMatch;
-use hub_core::twin::{TwinDocument, TwinPatch};
+use hub_core::twin::{TwinDocument, TwinOwner, TwinPatch};
 
 use super::HubState;
 use super::cell::DeviceState;
@@ -100,23 +100,14 @@ pub(crate) fn twin_document<'a>(state: &'a DeviceState, target: &Target) -> Resu
     if state.deleted {
         return Err(ServiceError::device_not_found(target.device.as_str()));
     }
-    match &target.module {
-        None => Ok(TwinDocument {
-            device: &state.identity,
-            module: None,
-            connection: &state.endpoint.connection,
-            twin: &state.endpoint.twin,
-        }),
+    let (owner, endpoint) = match &target.module {
+        None => (TwinOwner::from(&state.identity), &state.endpoint),
         Some(id) => match state.modules.get(id) {
-            Some(module) => Ok(TwinDocument {
-                device: &state.identity,
-                module: Some(&module.identity),
-                connection: &module.endpoint.connection,
-                twin: &module.endpoint.twin,
-            }),
+            Some(module) => (TwinOwner::from(&module.identity), &module.endpoint),
             // A missing module twin is reported as the service does it:
             // DeviceNotFound, unlike a missing module identity.
-            None => Err(ServiceError::device_not_found(&target.to_string())),
+            None => return Err(ServiceError::device_not_found(&target.to_string())),
         },
-    }
+    };
+    Ok(TwinDocument { owner, connection: &endpoint.connection, twin: &endpoint.twin })
 }

@@ -55,14 +55,14 @@ pub(super) fn decide(hub: &Arc<HubState>, connect: &Connect) -> Result<Accepted,
         .ok_or_else(|| refuse(ConnectAckReason::BadUserNameOrPassword, "there is no user name"))?;
     let user_name =
         UserName::parse(user_name).map_err(|e| refuse(ConnectAckReason::BadUserNameOrPassword, e.to_string()))?;
-    let target = user_name.target;
-    if target.to_string() != **connect.client_id {
+    if !user_name.matches_client_id(&connect.client_id) {
         return Err(refuse(ConnectAckReason::NotAuthorized, "client id and user name name different identities"));
     }
     let password = connect
         .password
         .as_deref()
         .ok_or_else(|| refuse(ConnectAckReason::NotAuthorized, "there is no password"))?;
+    let target = user_name.target;
     let token = std::str::from_utf8(password)
         .map_err(|_| refuse(ConnectAckReason::BadUserNameOrPassword, "the password is not UTF-8"))?;
     let expiry = hub
@@ -98,11 +98,11 @@ fn will(connect: &Connect, target: &hub_core::ids::Target) -> Result<Option<Will
     if will.qos == QoS::ExactlyOnce {
         return Err(not_telemetry());
     }
-    let Ok(DeviceTopic::Telemetry { bag }) = DeviceTopic::parse(&will.topic, target) else {
+    let Ok(DeviceTopic::Telemetry { bag, .. }) = DeviceTopic::parse(&will.topic, target) else {
         return Err(not_telemetry());
     };
     let mut properties = MessageProperties::decode(bag).map_err(|_| not_telemetry())?;
-    properties.insert_application("iothub-MessageType", "Will");
+    properties.application.insert("iothub-MessageType".into(), "Will".into());
     // Copied: the message is a slice of the connection's read buffer.
     Ok(Some(Will { properties, body: will.message.to_vec() }))
 }

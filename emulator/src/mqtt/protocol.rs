@@ -7,7 +7,7 @@
 use bytes::{Bytes, BytesMut};
 use hub_core::limits;
 use hub_core::property_bag::MessageProperties;
-use hub_core::topic::{DeviceTopic, Filter, HubTopic, TopicError};
+use hub_core::topic::{DeviceTopic, Filter, HubTopic, Qos, TopicError};
 use mqtt_wire::{Packet, Publish, QoS, SubscribeReturnCode, WireError, encode, publish_qos0};
 
 use crate::hub::outbox::ToDevice;
@@ -100,7 +100,7 @@ fn subscribe(
     match Filter::parse(filter, session.target()) {
         Ok(filter) => {
             let granted = wanted.less_value(QoS::AtLeastOnce);
-            session.subscribe(filter, granted.value());
+            session.subscribe(filter, Qos::granted(granted.value()));
             Ok(SubscribeReturnCode::Success(granted))
         }
         Err(error) => match settings.strictness {
@@ -117,7 +117,7 @@ fn handle_publish(publish: &Publish, session: &Session, out: &mut BytesMut) -> R
     let topic = DeviceTopic::parse(&publish.topic, session.target())
         .map_err(|error| Violation::Topic { topic: shorten(&publish.topic), error })?;
     match topic {
-        DeviceTopic::Telemetry { bag } => {
+        DeviceTopic::Telemetry { bag, .. } => {
             if publish.payload.len() + bag.len() > limits::D2C_MESSAGE_BYTES {
                 return Err(Violation::MessageTooLarge);
             }
@@ -125,10 +125,10 @@ fn handle_publish(publish: &Publish, session: &Session, out: &mut BytesMut) -> R
                 MessageProperties::decode(bag).map_err(|e| Violation::Properties(e.to_string()))?;
             // Neither flag has a meaning on a hub; the service turns both into properties.
             if publish.retain {
-                properties.insert_application("mqtt-retain", "true");
+                properties.application.insert("mqtt-retain".into(), "true".into());
             }
             if publish.dup {
-                properties.insert_application("mqtt-dup", "true");
+                properties.application.insert("mqtt-dup".into(), "true".into());
             }
             session.telemetry(properties, &publish.payload);
         }

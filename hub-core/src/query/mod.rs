@@ -146,7 +146,13 @@ impl Query {
     /// necessarily existing. `None` when any device may match.
     #[must_use]
     pub fn device_ids(&self) -> Option<Vec<&str>> {
-        plan::device_ids(self.condition.as_ref()?)
+        plan::only_values(self.condition.as_ref()?, Attribute::DeviceId)
+    }
+
+    /// The only jobs whose records can match, in the same way.
+    #[must_use]
+    pub fn job_ids(&self) -> Option<Vec<&str>> {
+        plan::only_values(self.condition.as_ref()?, Attribute::JobId)
     }
 }
 

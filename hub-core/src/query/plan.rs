@@ -8,12 +8,12 @@ use super::ast::Expr;
 use super::row::{Attribute, Path};
 use super::value::{Comparison, Literal};
 
-/// The only devices that can match, sorted and each once; `None` when the
-/// condition does not restrict the id.
-pub(super) fn device_ids(condition: &Expr<Path>) -> Option<Vec<&str>> {
+/// The only values of `attribute` that a matching row can have, sorted and each
+/// once; `None` when the condition does not restrict it.
+pub(super) fn only_values(condition: &Expr<Path>, attribute: Attribute) -> Option<Vec<&str>> {
     match condition {
         Expr::Compare(Comparison::Equal, operands) => match &**operands {
-            [id, Expr::Literal(literal)] | [Expr::Literal(literal), id] if is_device_id(id) => {
+            [id, Expr::Literal(literal)] | [Expr::Literal(literal), id] if is_attribute(id, attribute) => {
                 Some(match literal {
                     Literal::Text(text) => vec![text],
                     // An id is a string and equals nothing else.
@@ -26,10 +26,13 @@ pub(super) fn device_ids(condition: &Expr<Path>) -> Option<Vec<&str>> {
             operand,
             set,
             negated: false,
-        } if is_device_id(operand) => Some(set.texts().collect()),
-        Expr::And(operands) => operands.iter().filter_map(device_ids).min_by_key(|ids| ids.len()),
+        } if is_attribute(operand, attribute) => Some(set.texts().collect()),
+        Expr::And(operands) => operands
+            .iter()
+            .filter_map(|operand| only_values(operand, attribute))
+            .min_by_key(Vec::len),
         Expr::Or(operands) => {
-            let each: Option<Vec<Vec<&str>>> = operands.iter().map(device_ids).collect();
+            let each: Option<Vec<Vec<&str>>> = operands.iter().map(|operand| only_values(operand, attribute)).collect();
             let mut ids = each?.concat();
             ids.sort_unstable();
             ids.dedup();
@@ -39,6 +42,6 @@ pub(super) fn device_ids(condition: &Expr<Path>) -> Option<Vec<&str>> {
     }
 }
 
-fn is_device_id(expr: &Expr<Path>) -> bool {
-    matches!(expr, Expr::Path(path) if path.attribute() == Attribute::DeviceId && path.keys().is_empty())
+fn is_attribute(expr: &Expr<Path>, attribute: Attribute) -> bool {
+    matches!(expr, Expr::Path(path) if path.attribute() == attribute && path.keys().is_empty())
 }

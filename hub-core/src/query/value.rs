@@ -45,6 +45,20 @@ impl Value<'_> {
         })
     }
 
+    /// The same value without anything borrowed.
+    #[must_use]
+    pub fn into_owned(self) -> Value<'static> {
+        match self {
+            Self::Undefined => Value::Undefined,
+            Self::Null => Value::Null,
+            Self::Bool(b) => Value::Bool(b),
+            Self::Number(n) => Value::Number(n),
+            Self::Str(s) => Value::Str(Cow::Owned(s.into_owned())),
+            Self::Array(a) => Value::Array(Cow::Owned(a.into_owned())),
+            Self::Object(o) => Value::Object(Cow::Owned(o.into_owned())),
+        }
+    }
+
     pub(super) fn truth(&self) -> Truth {
         match self {
             Self::Bool(true) => Truth::True,

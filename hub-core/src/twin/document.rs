@@ -4,6 +4,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::{Section, Twin};
+use crate::ids::{DeviceId, ModuleId};
 use crate::registry::{
     Authentication, Capabilities, Connection, ConnectionState, DeviceIdentity, ModuleIdentity, Status,
     Thumbprints,
@@ -124,6 +125,24 @@ struct IdentityMembers<'a> {
 }
 
 impl<'a> TwinOwner<'a> {
+    /// The device, or the device that the module belongs to.
+    #[must_use]
+    pub fn device_id(self) -> &'a DeviceId {
+        match self {
+            Self::Device(device) => &device.id,
+            Self::Module(module) => &module.device,
+        }
+    }
+
+    /// The module, if it is one.
+    #[must_use]
+    pub fn module_id(self) -> Option<&'a ModuleId> {
+        match self {
+            Self::Device(_) => None,
+            Self::Module(module) => Some(&module.id),
+        }
+    }
+
     fn members(self) -> IdentityMembers<'a> {
         match self {
             Self::Device(device) => IdentityMembers {
