@@ -18,6 +18,7 @@
 mod builder;
 mod http;
 mod hub;
+mod import;
 mod listen;
 mod mqtt;
 mod server;
@@ -28,5 +29,6 @@ pub use self::builder::{HubBuilder, Listen, Ports, StartError};
 pub use self::hub::Strictness;
 pub use self::hub::counters::CounterValues;
 pub use self::hub::telemetry::{LogBounds, TelemetryMessage};
+pub use self::import::{ImportError, Imported};
 pub use self::server::{DEVELOPMENT_KEY, Hub, OWNER_POLICY};
 pub use self::tls::TlsError;

@@ -26,7 +26,8 @@ use crate::hub::HubState;
 use crate::hub::counters::CounterValues;
 use crate::hub::outbox::CloseReason;
 use crate::hub::telemetry::TelemetryMessage;
-use crate::{listen, mqtt};
+use crate::import::{ImportError, Imported};
+use crate::{import, listen, mqtt};
 
 /// The well-known key of the default policies, for development only. It may
 /// stand in a repository and in connection strings because it protects nothing
@@ -246,6 +247,17 @@ impl Hub {
             .keys()
             .ok_or_else(|| ServiceError::invalid(format!("device {id} does not use symmetric keys")))?;
         Ok(format!("HostName={};DeviceId={id};SharedAccessKey={}", self.host_name(), keys.primary.as_str()))
+    }
+
+    /// Creates the identities that `text` describes and that do not exist yet:
+    /// a JSON array, or one JSON object per line, each with a `deviceId`,
+    /// possibly a `moduleId`, the members of an identity document, `tags` and
+    /// `properties.desired`. Importing the same text again changes nothing.
+    ///
+    /// # Errors
+    /// Names the line or the identity that is not acceptable.
+    pub fn import(&self, text: &str) -> Result<Imported, ImportError> {
+        import::import(&self.app.hub, text)
     }
 
     /// Opens an in-memory connection to the hub's MQTT front, for fleets that
