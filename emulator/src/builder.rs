@@ -43,8 +43,12 @@ pub struct Ports {
 
 impl Ports {
     /// Any free port for each, the default of [`Hub::builder`].
-    pub const ANY: Self =
-        Self { mqtt: Listen::On(0), mqtts: Listen::On(0), http: Listen::On(0), https: Listen::On(0) };
+    pub const ANY: Self = Self {
+        mqtt: Listen::On(0),
+        mqtts: Listen::On(0),
+        http: Listen::On(0),
+        https: Listen::On(0),
+    };
 }
 
 /// A hub that is yet to be started; made by [`Hub::builder`].
@@ -197,13 +201,24 @@ impl HubBuilder {
             },
             clock,
         ));
-        Ok(server::start(state, self.jobs, listeners, tls, authority.pem, self.access_key))
+        Ok(server::start(
+            state,
+            self.jobs,
+            listeners,
+            tls,
+            authority.pem,
+            self.access_key,
+        ))
     }
 
     fn bind(&self, kind: &'static str, listen: Listen) -> Result<Option<TcpListener>, StartError> {
         let bind = |port| {
             let address = SocketAddr::new(self.address, port);
-            listen::bind(address).map_err(|source| StartError::Bind { kind, address, source })
+            listen::bind(address).map_err(|source| StartError::Bind {
+                kind,
+                address,
+                source,
+            })
         };
         match listen {
             Listen::Off => Ok(None),

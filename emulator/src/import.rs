@@ -67,14 +67,22 @@ pub(crate) fn import(hub: &HubState, text: &str) -> Result<Imported, ImportError
 
 fn entries(text: &str) -> Result<Vec<Value>, ImportError> {
     let parse = |text: &str, line: usize| {
-        check_depth(text.as_bytes()).map_err(|e| ImportError::Syntax { line, reason: e.to_string() })?;
-        serde_json::from_str::<Value>(text)
-            .map_err(|e| ImportError::Syntax { line: line + e.line() - 1, reason: e.to_string() })
+        check_depth(text.as_bytes()).map_err(|e| ImportError::Syntax {
+            line,
+            reason: e.to_string(),
+        })?;
+        serde_json::from_str::<Value>(text).map_err(|e| ImportError::Syntax {
+            line: line + e.line() - 1,
+            reason: e.to_string(),
+        })
     };
     if text.trim_start().starts_with('[') {
         return match parse(text, 1)? {
             Value::Array(entries) => Ok(entries),
-            _ => Err(ImportError::Syntax { line: 1, reason: "not an array".into() }),
+            _ => Err(ImportError::Syntax {
+                line: 1,
+                reason: "not an array".into(),
+            }),
         };
     }
     text.lines()
@@ -101,15 +109,33 @@ fn import_one(hub: &HubState, entry: &Value) -> Result<Put, ServiceError> {
     let twin = TwinPatch::from_json(entry)?;
     let now = hub.clock.now();
     let target = Target { device, module };
-    let start_twin =
-        |state: &mut DeviceState, _| state.endpoint(target.module.as_ref())?.twin.patch(&twin, now).map(|_| ());
+    let start_twin = |state: &mut DeviceState, _| {
+        state
+            .endpoint(target.module.as_ref())?
+            .twin
+            .patch(&twin, now)
+            .map(|_| ())
+    };
     let done = match &target.module {
-        None => hub.put_device(DeviceSpec::from_json(entry, &target.device)?, &IfMatch::Absent, start_twin),
-        Some(id) => hub.put_module(ModuleSpec::from_json(entry, &target.device, id)?, &IfMatch::Absent, start_twin),
+        None => hub.put_device(
+            DeviceSpec::from_json(entry, &target.device)?,
+            &IfMatch::Absent,
+            start_twin,
+        ),
+        Some(id) => hub.put_module(
+            ModuleSpec::from_json(entry, &target.device, id)?,
+            &IfMatch::Absent,
+            start_twin,
+        ),
     };
     match done {
         Ok(started) => started.map(|()| Put::Create),
-        Err(e) if matches!(e.code, ErrorCode::DeviceAlreadyExists | ErrorCode::ModuleAlreadyExistsOnDevice) => {
+        Err(e)
+            if matches!(
+                e.code,
+                ErrorCode::DeviceAlreadyExists | ErrorCode::ModuleAlreadyExistsOnDevice
+            ) =>
+        {
             Ok(Put::Replace)
         }
         Err(e) => Err(e),
@@ -123,7 +149,10 @@ mod tests {
     #[test]
     fn arrays_and_lines_are_read_and_errors_have_lines() {
         assert_eq!(entries("[{\"deviceId\":\"a\"},{\"id\":\"b\"}]").unwrap().len(), 2);
-        assert_eq!(entries("{\"deviceId\":\"a\"}\n\n{\"id\":\"b\"}\n").unwrap().len(), 2);
+        assert_eq!(
+            entries("{\"deviceId\":\"a\"}\n\n{\"id\":\"b\"}\n").unwrap().len(),
+            2
+        );
         assert_eq!(entries("").unwrap().len(), 0);
         let line = |text: &str| match entries(text).unwrap_err() {
             ImportError::Syntax { line, .. } => line,

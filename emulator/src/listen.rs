@@ -21,7 +21,11 @@ const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
 /// # Errors
 /// Those of the operating system: no permission, address in use.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     // A port in TIME_WAIT from an earlier run may be taken at once.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -51,7 +55,10 @@ pub(crate) async fn accept<F>(
             Err(error) => {
                 // A peer that gave up while waiting is no reason to pause; too
                 // many open files is, or this loop would spin.
-                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                ) {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(NO_DESCRIPTOR_PAUSE).await;
                 }

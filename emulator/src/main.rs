@@ -56,9 +56,17 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
     }
     let hub = builder.start().await.map_err(|error| args.explain(&error))?;
     if let Some(file) = &args.init_file {
-        let text = std::fs::read_to_string(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
-        let imported = hub.import(&text).map_err(|e| format!("{}: {e}", file.display()))?;
-        println!("{}: {} identities created, {} existed", file.display(), imported.created, imported.existing);
+        let text =
+            std::fs::read_to_string(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+        let imported = hub
+            .import(&text)
+            .map_err(|e| format!("{}: {e}", file.display()))?;
+        println!(
+            "{}: {} identities created, {} existed",
+            file.display(),
+            imported.created,
+            imported.existing
+        );
     }
     let mut devices = Vec::new();
     for id in &args.device {
@@ -68,8 +76,13 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
     if let Some(file) = &args.info_file {
         write_info(file, &info).map_err(|e| format!("cannot write {}: {e}", file.display()))?;
     }
-    print!("{}", info.for_people(&devices, args.https_port, started.elapsed()));
-    stop_signal().await.map_err(|e| format!("cannot wait for signals: {e}"))?;
+    print!(
+        "{}",
+        info.for_people(&devices, args.https_port, started.elapsed())
+    );
+    stop_signal()
+        .await
+        .map_err(|e| format!("cannot wait for signals: {e}"))?;
     println!("\nstopping");
     hub.shutdown().await;
     Ok(())

@@ -91,15 +91,26 @@ pub(crate) fn start(
         stop: stop.clone(),
         ca_pem: ca_pem.into(),
     };
-    let Listeners { mqtt, mqtts, http, https } = listeners;
+    let Listeners {
+        mqtt,
+        mqtts,
+        http,
+        https,
+    } = listeners;
     let address = |listener: &Option<TcpListener>| listener.as_ref().and_then(|l| l.local_addr().ok());
-    let addresses =
-        Addresses { mqtt: address(&mqtt), mqtts: address(&mqtts), http: address(&http), https: address(&https) };
+    let addresses = Addresses {
+        mqtt: address(&mqtt),
+        mqtts: address(&mqtts),
+        http: address(&http),
+        https: address(&https),
+    };
     let acceptor = TlsAcceptor::from(tls);
     let router = http::router(app.clone());
 
     let hub = app.hub.clone();
-    spawn(mqtt, &tasks, &stop, move |stream| mqtt::serve(stream, hub.clone()));
+    spawn(mqtt, &tasks, &stop, move |stream| {
+        mqtt::serve(stream, hub.clone())
+    });
     let (hub, tls) = (app.hub.clone(), acceptor.clone());
     spawn(mqtts, &tasks, &stop, move |stream| {
         let (hub, tls) = (hub.clone(), tls.clone());
@@ -110,7 +121,9 @@ pub(crate) fn start(
         }
     });
     let plain = router.clone();
-    spawn(http, &tasks, &stop, move |stream| serve_http(stream, plain.clone()));
+    spawn(http, &tasks, &stop, move |stream| {
+        serve_http(stream, plain.clone())
+    });
     spawn(https, &tasks, &stop, move |stream| {
         let (router, tls) = (router.clone(), acceptor.clone());
         async move {
@@ -119,7 +132,11 @@ pub(crate) fn start(
             }
         }
     });
-    Hub { app, addresses, access_key }
+    Hub {
+        app,
+        addresses,
+        access_key,
+    }
 }
 
 fn spawn<F>(
@@ -225,7 +242,10 @@ impl Hub {
             Some(address) if address.port() != 443 => format!("{}:{}", self.host_name(), address.port()),
             _ => self.host_name().to_owned(),
         };
-        format!("HostName={host};SharedAccessKeyName={OWNER_POLICY};SharedAccessKey={}", self.access_key)
+        format!(
+            "HostName={host};SharedAccessKeyName={OWNER_POLICY};SharedAccessKey={}",
+            self.access_key
+        )
     }
 
     /// Registers a device with fresh keys and returns its connection string;
@@ -246,7 +266,11 @@ impl Hub {
             .authentication
             .keys()
             .ok_or_else(|| ServiceError::invalid(format!("device {id} does not use symmetric keys")))?;
-        Ok(format!("HostName={};DeviceId={id};SharedAccessKey={}", self.host_name(), keys.primary.as_str()))
+        Ok(format!(
+            "HostName={};DeviceId={id};SharedAccessKey={}",
+            self.host_name(),
+            keys.primary.as_str()
+        ))
     }
 
     /// Creates the identities that `text` describes and that do not exist yet:
@@ -266,7 +290,9 @@ impl Hub {
     pub fn connect_in_memory(&self) -> DuplexStream {
         let (device, hub) = tokio::io::duplex(DUPLEX_BYTES);
         let serve = mqtt::serve(hub, self.app.hub.clone());
-        self.app.tasks.spawn(self.app.stop.clone().run_until_cancelled_owned(serve));
+        self.app
+            .tasks
+            .spawn(self.app.stop.clone().run_until_cancelled_owned(serve));
         device
     }
 
@@ -322,7 +348,9 @@ impl Hub {
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub").field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("Hub")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
     }
 }
 

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::ServerConfig;
 use rustls::crypto::ring;
@@ -61,11 +61,19 @@ impl Authority {
             (Ok(pem), Ok(key)) => {
                 // An issuer is its name and its key; both are the same as when
                 // the certificate was made.
-                Ok(Self { issuer: Issuer::new(authority_params(), KeyPair::from_pem(&key)?), pem })
+                Ok(Self {
+                    issuer: Issuer::new(authority_params(), KeyPair::from_pem(&key)?),
+                    pem,
+                })
             }
-            (Err(a), Err(b)) if a.kind() == io::ErrorKind::NotFound && b.kind() == io::ErrorKind::NotFound => {
+            (Err(a), Err(b))
+                if a.kind() == io::ErrorKind::NotFound && b.kind() == io::ErrorKind::NotFound =>
+            {
                 let (authority, key_pem) = Self::create()?;
-                fs::create_dir_all(directory).map_err(|source| TlsError::File { path: directory.into(), source })?;
+                fs::create_dir_all(directory).map_err(|source| TlsError::File {
+                    path: directory.into(),
+                    source,
+                })?;
                 write_private(&key, &key_pem).map_err(|source| TlsError::File { path: key, source })?;
                 fs::write(&ca, &authority.pem).map_err(|source| TlsError::File { path: ca, source })?;
                 Ok(authority)
@@ -88,7 +96,13 @@ impl Authority {
         let key = KeyPair::generate()?;
         let key_pem = key.serialize_pem();
         let pem = params.self_signed(&key)?.pem();
-        Ok((Self { issuer: Issuer::new(params, key), pem }, key_pem))
+        Ok((
+            Self {
+                issuer: Issuer::new(params, key),
+                pem,
+            },
+            key_pem,
+        ))
     }
 
     /// A TLS configuration with a fresh certificate for `host_name`,
@@ -103,8 +117,12 @@ impl Authority {
         }
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name = name(host_name);
-        params.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
-        params.subject_alt_names.push(SanType::IpAddress(IpAddr::V6(Ipv6Addr::LOCALHOST)));
+        params
+            .subject_alt_names
+            .push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        params
+            .subject_alt_names
+            .push(SanType::IpAddress(IpAddr::V6(Ipv6Addr::LOCALHOST)));
         if let Ok(ip) = host_name.parse::<IpAddr>() {
             params.subject_alt_names.push(SanType::IpAddress(ip));
         }
@@ -151,7 +169,12 @@ fn name(common_name: &str) -> DistinguishedName {
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
-    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(text.as_bytes())
 }
 
 #[cfg(not(unix))]

@@ -9,7 +9,14 @@ pub(crate) fn id(now: Timestamp) -> String {
     let t = now.to_string();
     let (date, time) = (&t[..10], &t[11..19]);
     let (year, rest) = date.split_at(4);
-    format!("{}-G:0-TimeStamp:{}/{}/{} {}", Uuid::new_v4().simple(), &rest[1..3], &rest[4..6], year, time)
+    format!(
+        "{}-G:0-TimeStamp:{}/{}/{} {}",
+        Uuid::new_v4().simple(),
+        &rest[1..3],
+        &rest[4..6],
+        year,
+        time
+    )
 }
 
 #[cfg(test)]

@@ -70,7 +70,12 @@ pub(crate) struct Args {
     pub(crate) methods_in_flight: Option<NonZeroUsize>,
     /// What to log on stderr: error, warn, info, debug or trace, also by
     /// module. At debug, every refused or closed connection says why
-    #[arg(long, value_name = "FILTER", env = "IOTHUB_EMULATOR_LOG", default_value = "warn")]
+    #[arg(
+        long,
+        value_name = "FILTER",
+        env = "IOTHUB_EMULATOR_LOG",
+        default_value = "warn"
+    )]
     pub(crate) log: String,
 }
 
@@ -87,15 +92,28 @@ impl Args {
             HTTPS => Listen::OnOr(HTTPS, HTTPS_FALLBACK),
             port => Listen::On(port),
         };
-        Ports { mqtt: Listen::On(self.mqtt_port), mqtts: Listen::On(self.mqtts_port), http: Listen::On(self.http_port), https }
+        Ports {
+            mqtt: Listen::On(self.mqtt_port),
+            mqtts: Listen::On(self.mqtts_port),
+            http: Listen::On(self.http_port),
+            https,
+        }
     }
 
     pub(crate) fn strictness(&self) -> Strictness {
-        if self.lenient { Strictness::Lenient } else { Strictness::Strict }
+        if self.lenient {
+            Strictness::Lenient
+        } else {
+            Strictness::Strict
+        }
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
-        let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let from = |name: &str| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         self.data_dir
             .clone()
             .or_else(|| from("XDG_DATA_HOME").map(|dir| dir.join("iothub-emulator")))
@@ -108,9 +126,10 @@ impl Args {
     pub(crate) fn explain(&self, error: &StartError) -> String {
         let hint = match error {
             StartError::Bind { kind: "MQTT", .. } => "choose another port with --mqtt-port",
-            StartError::Bind { kind: "MQTT over TLS", .. } => {
-                "choose another port with --mqtts-port; most SDKs can only use 8883"
-            }
+            StartError::Bind {
+                kind: "MQTT over TLS",
+                ..
+            } => "choose another port with --mqtts-port; most SDKs can only use 8883",
             StartError::Bind { kind: "HTTP", .. } => "choose another port with --http-port",
             StartError::Bind { kind: "HTTPS", .. } => {
                 "choose another port with --https-port; most SDKs can only use 443"

@@ -33,7 +33,12 @@ struct InfoPorts {
 
 impl Info {
     pub(crate) fn of(hub: &Hub, data_dir: &Path) -> Self {
-        let addresses = [hub.mqtt_address(), hub.mqtts_address(), hub.http_address(), hub.https_address()];
+        let addresses = [
+            hub.mqtt_address(),
+            hub.mqtts_address(),
+            hub.http_address(),
+            hub.https_address(),
+        ];
         let [mqtt, mqtts, http, https] = addresses.map(|address| address.map(|a| a.port()));
         let ca_file = data_dir.join("ca.pem");
         Self {
@@ -41,7 +46,12 @@ impl Info {
             pid: std::process::id(),
             ca_file: std::path::absolute(&ca_file).unwrap_or(ca_file),
             service_connection_string: hub.service_connection_string(),
-            ports: InfoPorts { mqtt, mqtts, http, https },
+            ports: InfoPorts {
+                mqtt,
+                mqtts,
+                http,
+                https,
+            },
             addresses,
         }
     }

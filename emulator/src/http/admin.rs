@@ -43,12 +43,15 @@ pub(super) async fn counters(State(app): State<App>) -> Result<impl IntoResponse
 }
 
 /// The kept telemetry after the position `?after=` (default: all of it).
-pub(super) async fn telemetry(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json<Value>, HttpError> {
+pub(super) async fn telemetry(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, HttpError> {
     let after = match query_parameter(query.as_deref(), "after") {
         None => 0,
-        Some(text) => {
-            text.parse().map_err(|_| ServiceError::invalid(format!("after={text:?} is not a message's position")))?
-        }
+        Some(text) => text
+            .parse()
+            .map_err(|_| ServiceError::invalid(format!("after={text:?} is not a message's position")))?,
     };
     let messages: Vec<Value> = app
         .hub
@@ -68,12 +71,19 @@ pub(super) async fn telemetry(State(app): State<App>, RawQuery(query): RawQuery)
             })
         })
         .collect();
-    Ok(Json(json!({ "total": app.hub.telemetry.total(), "messages": messages })))
+    Ok(Json(
+        json!({ "total": app.hub.telemetry.total(), "messages": messages }),
+    ))
 }
 
 /// System properties by the names that they have in topics.
 fn system_properties(message: &TelemetryMessage) -> BTreeMap<&str, &str> {
-    message.properties.system.iter().map(|(property, value)| (property.key(), value.as_str())).collect()
+    message
+        .properties
+        .system
+        .iter()
+        .map(|(property, value)| (property.key(), value.as_str()))
+        .collect()
 }
 
 pub(super) async fn clock(State(app): State<App>) -> Json<Value> {
@@ -81,7 +91,10 @@ pub(super) async fn clock(State(app): State<App>) -> Json<Value> {
 }
 
 /// Moves the hub's clock forward: `{"seconds": 3600}` or `{"to": "2026-01-02T03:04:05Z"}`.
-pub(super) async fn advance_clock(State(app): State<App>, JsonBody(body): JsonBody) -> Result<Json<Value>, HttpError> {
+pub(super) async fn advance_clock(
+    State(app): State<App>,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>, HttpError> {
     let now = app.hub.clock.now();
     let by = match (body.get("seconds"), body.get("to")) {
         (Some(seconds), None) => seconds
@@ -92,7 +105,9 @@ pub(super) async fn advance_clock(State(app): State<App>, JsonBody(body): JsonBo
             let to = to.as_str().unwrap_or_default();
             let to = Timestamp::parse(to).map_err(|e| ServiceError::invalid(format!("to: {e}")))?;
             if to < now {
-                return Err(ServiceError::invalid(format!("the clock is at {now} and moves only forward")).into());
+                return Err(
+                    ServiceError::invalid(format!("the clock is at {now} and moves only forward")).into(),
+                );
             }
             to.saturating_since(now)
         }
@@ -111,5 +126,8 @@ pub(super) async fn reset(State(app): State<App>) -> StatusCode {
 
 /// The CA certificate that clients have to trust.
 pub(super) async fn ca(State(app): State<App>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/x-pem-file")], app.ca_pem.to_string())
+    (
+        [(header::CONTENT_TYPE, "application/x-pem-file")],
+        app.ca_pem.to_string(),
+    )
 }

@@ -23,7 +23,9 @@ fn token(parts: &Parts) -> Result<&str, HttpError> {
 }
 
 fn authorize(parts: &Parts, app: &App, permissions: &[Permission]) -> Result<(), HttpError> {
-    app.hub.authorize_service(token(parts)?, permissions).map_err(|denied| refuse(parts, denied))
+    app.hub
+        .authorize_service(token(parts)?, permissions)
+        .map_err(|denied| refuse(parts, denied))
 }
 
 fn refuse(parts: &Parts, denied: Denied) -> HttpError {
@@ -89,8 +91,14 @@ impl FromRequestParts<App> for ModuleWriter {
 
 /// Whether the token is one of the device in the path, signed by its own key.
 async fn device_itself(parts: &mut Parts, app: &App) -> bool {
-    let Ok(params) = RawPathParams::from_request_parts(parts, app).await else { return false };
-    let Some((_, id)) = params.iter().find(|(name, _)| *name == "device") else { return false };
-    let (Ok(id), Ok(token)) = (DeviceId::parse(id), token(parts)) else { return false };
+    let Ok(params) = RawPathParams::from_request_parts(parts, app).await else {
+        return false;
+    };
+    let Some((_, id)) = params.iter().find(|(name, _)| *name == "device") else {
+        return false;
+    };
+    let (Ok(id), Ok(token)) = (DeviceId::parse(id), token(parts)) else {
+        return false;
+    };
     app.hub.authorize_own_modules(token, &id).is_ok()
 }

@@ -35,8 +35,9 @@ pub(super) async fn write(
     JsonBody(body): JsonBody,
 ) -> Result<JsonReply, HttpError> {
     let spec = DeviceSpec::from_json(&body, &target.device)?;
-    let (body, etag) =
-        app.hub.put_device(spec, &if_match, |state, _| (device(state), state.identity.etag.clone()))?;
+    let (body, etag) = app.hub.put_device(spec, &if_match, |state, _| {
+        (device(state), state.identity.etag.clone())
+    })?;
     Ok(JsonReply::raw(body?).etag(&etag))
 }
 
@@ -84,7 +85,11 @@ pub(super) async fn bulk(
             errors.push(error);
         }
     }
-    let status = if errors.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+    let status = if errors.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::BAD_REQUEST
+    };
     Ok(JsonReply::of(&BulkResult::from(errors))?.status(status))
 }
 
@@ -133,11 +138,15 @@ pub(super) async fn remove_module(
     TargetPath(target): TargetPath,
     Precondition(if_match): Precondition,
 ) -> Result<StatusCode, HttpError> {
-    app.hub.delete_module(&target.device, module_id(&target)?, &if_match)?;
+    app.hub
+        .delete_module(&target.device, module_id(&target)?, &if_match)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn registry_statistics(_: RegistryReader, State(app): State<App>) -> Result<JsonReply, HttpError> {
+pub(super) async fn registry_statistics(
+    _: RegistryReader,
+    State(app): State<App>,
+) -> Result<JsonReply, HttpError> {
     let (mut total, mut enabled) = (0_u64, 0_u64);
     app.hub.registry.for_each(|state| {
         total += 1;
@@ -150,9 +159,14 @@ pub(super) async fn registry_statistics(_: RegistryReader, State(app): State<App
     }))
 }
 
-pub(super) async fn service_statistics(_: RegistryReader, State(app): State<App>) -> Result<JsonReply, HttpError> {
+pub(super) async fn service_statistics(
+    _: RegistryReader,
+    State(app): State<App>,
+) -> Result<JsonReply, HttpError> {
     let mut connected = 0_u64;
-    app.hub.registry.for_each(|state| connected += u64::from(state.endpoint.is_connected()));
+    app.hub
+        .registry
+        .for_each(|state| connected += u64::from(state.endpoint.is_connected()));
     JsonReply::of(&json!({ "connectedDeviceCount": connected }))
 }
 
@@ -161,14 +175,20 @@ fn device(state: &DeviceState) -> Result<Vec<u8>, ServiceError> {
 }
 
 fn module(state: &DeviceState, id: &ModuleId) -> Result<(Vec<u8>, Box<str>), ServiceError> {
-    let module = state
-        .modules
-        .get(id)
-        .ok_or_else(|| not_found(&Target { device: state.identity.id.clone(), module: Some(id.clone()) }))?;
-    let body = serde_json::to_vec(&module.identity.document(&module.endpoint.connection)).map_err(internal)?;
+    let module = state.modules.get(id).ok_or_else(|| {
+        not_found(&Target {
+            device: state.identity.id.clone(),
+            module: Some(id.clone()),
+        })
+    })?;
+    let body =
+        serde_json::to_vec(&module.identity.document(&module.endpoint.connection)).map_err(internal)?;
     Ok((body, module.identity.etag.clone()))
 }
 
 fn module_id(target: &Target) -> Result<&ModuleId, ServiceError> {
-    target.module.as_ref().ok_or_else(|| ServiceError::invalid("the path names no module"))
+    target
+        .module
+        .as_ref()
+        .ok_or_else(|| ServiceError::invalid("the path names no module"))
 }

@@ -31,7 +31,10 @@ enum Envelope {
 impl HttpError {
     /// The error with its details as a JSON text inside `Message`, whatever its code.
     pub(crate) fn detailed(error: ServiceError) -> Self {
-        Self { error, envelope: Envelope::Detailed }
+        Self {
+            error,
+            envelope: Envelope::Detailed,
+        }
     }
 }
 
@@ -74,8 +77,14 @@ impl IntoResponse for HttpError {
         let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
-        headers.insert(axum::http::header::CONTENT_TYPE, HeaderValue::from_static(JSON_UTF8));
-        headers.insert(HeaderName::from_static("iothub-errorcode"), HeaderValue::from_static(code.name()));
+        headers.insert(
+            axum::http::header::CONTENT_TYPE,
+            HeaderValue::from_static(JSON_UTF8),
+        );
+        headers.insert(
+            HeaderName::from_static("iothub-errorcode"),
+            HeaderValue::from_static(code.name()),
+        );
         response
     }
 }

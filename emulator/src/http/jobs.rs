@@ -17,7 +17,10 @@ pub(super) async fn create(
     params: RawPathParams,
     JsonBody(body): JsonBody,
 ) -> Result<JsonReply, HttpError> {
-    let id = params.iter().find(|(name, _)| *name == "job").map_or("", |(_, id)| id);
+    let id = params
+        .iter()
+        .find(|(name, _)| *name == "job")
+        .map_or("", |(_, id)| id);
     let request = JobRequest::from_json(id, &body, app.hub.clock.now())?;
     JsonReply::of(&app.jobs.create(request)?)
 }
@@ -68,7 +71,11 @@ pub(super) async fn list(
     Ok(match page.next {
         None => reply,
         Some(next) => {
-            let token = Continuation { fingerprint, resume_after: next.to_string(), delivered: 0 };
+            let token = Continuation {
+                fingerprint,
+                resume_after: next.to_string(),
+                delivered: 0,
+            };
             reply.header("x-ms-continuation", &token.encode())
         }
     })

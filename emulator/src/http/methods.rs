@@ -20,7 +20,11 @@ pub(super) async fn invoke(
     // An unknown device is reported before a bad body.
     app.hub.check_exists(&target).map_err(HttpError::detailed)?;
     let call = MethodCall::from_json(&body).map_err(HttpError::detailed)?;
-    let response = app.hub.invoke_method(&target, &call).await.map_err(HttpError::detailed)?;
+    let response = app
+        .hub
+        .invoke_method(&target, &call)
+        .await
+        .map_err(HttpError::detailed)?;
     Ok(JsonReply::raw(body_of(&response)))
 }
 
@@ -41,7 +45,10 @@ mod tests {
 
     #[test]
     fn the_payload_key_stays_when_there_is_no_payload() {
-        let response = MethodResponse { status: -1, payload: JsonText::NULL };
+        let response = MethodResponse {
+            status: -1,
+            payload: JsonText::NULL,
+        };
         assert_eq!(body_of(&response), b"{\"status\":-1,\"payload\":null}");
     }
 }

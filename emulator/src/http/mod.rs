@@ -57,17 +57,28 @@ pub(crate) fn router(app: App) -> Router {
     let service = Router::new()
         .route("/devices", get(devices::list).post(devices::bulk))
         .route("/devices/query", post(query::run))
-        .route("/devices/{device}", get(devices::read).put(devices::write).delete(devices::remove))
+        .route(
+            "/devices/{device}",
+            get(devices::read).put(devices::write).delete(devices::remove),
+        )
         .route("/devices/{device}/modules", get(devices::list_modules))
         .route(
             "/devices/{device}/modules/{module}",
-            get(devices::read_module).put(devices::write_module).delete(devices::remove_module),
+            get(devices::read_module)
+                .put(devices::write_module)
+                .delete(devices::remove_module),
         )
         .route("/statistics/devices", get(devices::registry_statistics))
         .route("/statistics/service", get(devices::service_statistics))
-        .route("/twins/{device}", get(twins::read).patch(twins::merge).put(twins::replace))
+        .route(
+            "/twins/{device}",
+            get(twins::read).patch(twins::merge).put(twins::replace),
+        )
         .route("/twins/{device}/methods", post(methods::invoke))
-        .route("/twins/{device}/modules/{module}", get(twins::read).patch(twins::merge).put(twins::replace))
+        .route(
+            "/twins/{device}/modules/{module}",
+            get(twins::read).patch(twins::merge).put(twins::replace),
+        )
         .route("/twins/{device}/modules/{module}/methods", post(methods::invoke))
         .route("/jobs/v2/query", get(jobs::list))
         .route("/jobs/v2/{job}", put(jobs::create).get(jobs::read))
@@ -144,7 +155,13 @@ async fn check_version(State(_): State<App>, request: Request, next: Next) -> Re
 fn is_version(text: &str) -> bool {
     let date = text.strip_suffix("-preview").unwrap_or(text).as_bytes();
     date.len() == 10
-        && date.iter().enumerate().all(|(i, b)| if i == 4 || i == 7 { *b == b'-' } else { b.is_ascii_digit() })
+        && date.iter().enumerate().all(|(i, b)| {
+            if i == 4 || i == 7 {
+                *b == b'-'
+            } else {
+                b.is_ascii_digit()
+            }
+        })
 }
 
 #[cfg(test)]

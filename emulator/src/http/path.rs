@@ -29,7 +29,9 @@ const SHAPES: [&[&str]; 13] = [
 
 /// The URI with its path in the route table's spelling.
 pub(crate) fn canonical_uri(uri: Uri) -> Uri {
-    let Cow::Owned(path) = canonical(uri.path()) else { return uri };
+    let Cow::Owned(path) = canonical(uri.path()) else {
+        return uri;
+    };
     let path_and_query = match uri.query() {
         Some(query) => format!("{path}?{query}"),
         None => path,
@@ -62,14 +64,25 @@ fn canonical(path: &str) -> Cow<'_, str> {
                 .zip(shape)
                 .flat_map(|(segment, keyword)| ["/", if *keyword == "*" { segment } else { keyword }])
                 .collect();
-            return if spelled == path { Cow::Borrowed(path) } else { Cow::Owned(spelled) };
+            return if spelled == path {
+                Cow::Borrowed(path)
+            } else {
+                Cow::Owned(spelled)
+            };
         }
     }
-    if trimmed.len() == path.len() { Cow::Borrowed(path) } else { Cow::Owned(trimmed.into()) }
+    if trimmed.len() == path.len() {
+        Cow::Borrowed(path)
+    } else {
+        Cow::Owned(trimmed.into())
+    }
 }
 
 fn matches(segments: &[&str], shape: &[&str]) -> bool {
-    segments.iter().zip(shape).all(|(segment, keyword)| *keyword == "*" || segment.eq_ignore_ascii_case(keyword))
+    segments
+        .iter()
+        .zip(shape)
+        .all(|(segment, keyword)| *keyword == "*" || segment.eq_ignore_ascii_case(keyword))
 }
 
 #[cfg(test)]
@@ -83,7 +96,10 @@ mod tests {
             ("/devices%2Fquery?api-version=x", "/devices/query?api-version=x"),
             ("/Devices/Query", "/devices/query"),
             ("/Twins/Dev1/Methods", "/twins/Dev1/methods"),
-            ("/twins/Methods/modules/Modules/METHODS", "/twins/Methods/modules/Modules/methods"),
+            (
+                "/twins/Methods/modules/Modules/METHODS",
+                "/twins/Methods/modules/Modules/methods",
+            ),
             ("/jobs/V2/Job1/Cancel", "/jobs/v2/Job1/cancel"),
             ("/jobs/v2/QUERY?jobType=x", "/jobs/v2/query?jobType=x"),
             ("/statistics/Devices", "/statistics/devices"),
@@ -91,7 +107,11 @@ mod tests {
             ("/", "/"),
             ("/unknown/", "/unknown"),
         ] {
-            assert_eq!(canonical_uri(given.parse().unwrap()).to_string(), expected, "{given}");
+            assert_eq!(
+                canonical_uri(given.parse().unwrap()).to_string(),
+                expected,
+                "{given}"
+            );
         }
     }
 }

@@ -33,7 +33,11 @@ pub(super) async fn run(
     let continuation = paging.continuation.as_deref();
     let page = match query.source() {
         Source::Jobs => job_records(&app, text, &query, paging.size, continuation)?,
-        Source::Devices | Source::Modules => app.hub.query_page(text, &query, paging.size, continuation).await?,
+        Source::Devices | Source::Modules => {
+            app.hub
+                .query_page(text, &query, paging.size, continuation)
+                .await?
+        }
     };
     Ok(reply(page))
 }
@@ -68,7 +72,9 @@ fn job_records(
             return ControlFlow::Continue(());
         }
         if rows.len >= start.size {
-            next = last.take().and_then(|key: RecordKey| start.next(query, record_text(&key), rows.len));
+            next = last
+                .take()
+                .and_then(|key: RecordKey| start.next(query, record_text(&key), rows.len));
             return ControlFlow::Break(());
         }
         if let Err(error) = rows.push(record) {
@@ -80,7 +86,11 @@ fn job_records(
     });
     match failed {
         Some(error) => Err(error),
-        None => Ok(QueryPage { body: rows.finish(), item_type: ItemType::DeviceJob, continuation: next }),
+        None => Ok(QueryPage {
+            body: rows.finish(),
+            item_type: ItemType::DeviceJob,
+            continuation: next,
+        }),
     }
 }
 
@@ -96,5 +106,8 @@ fn record_of(text: &str) -> Result<RecordKey, ServiceError> {
     let job = JobId::parse(part()?).map_err(|_| bad())?;
     let device = DeviceId::parse(part()?).map_err(|_| bad())?;
     let module = parts.next().map(ModuleId::parse).transpose().map_err(|_| bad())?;
-    Ok(RecordKey { job, target: Target { device, module } })
+    Ok(RecordKey {
+        job,
+        target: Target { device, module },
+    })
 }

@@ -29,7 +29,11 @@ impl JsonReply {
 
     /// Takes a body that is JSON already.
     pub(crate) fn raw(body: Vec<u8>) -> Self {
-        Self { body, headers: Vec::new(), status: StatusCode::OK }
+        Self {
+            body,
+            headers: Vec::new(),
+            status: StatusCode::OK,
+        }
     }
 
     /// Adds a header; a value that cannot stand in one is left out.

@@ -39,10 +39,14 @@ impl FromRequest<App> for JsonBody {
 
 fn parse_json(bytes: &[u8]) -> Result<Value, ServiceError> {
     if bytes.is_empty() {
-        return Err(ServiceError::new(ErrorCode::ArgumentNull, "the request has no body"));
+        return Err(ServiceError::new(
+            ErrorCode::ArgumentNull,
+            "the request has no body",
+        ));
     }
     check_depth(bytes).map_err(|e| ServiceError::invalid(e.to_string()))?;
-    serde_json::from_slice(bytes).map_err(|e| ServiceError::invalid(format!("the body is not valid JSON: {e}")))
+    serde_json::from_slice(bytes)
+        .map_err(|e| ServiceError::invalid(format!("the body is not valid JSON: {e}")))
 }
 
 /// The device or module that the path names.
@@ -53,7 +57,10 @@ impl FromRequestParts<App> for TargetPath {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
         let ids = ids(parts, app).await?;
-        let device = bad_id(DeviceId::parse(ids.get("device").map_or("", String::as_str)), "device")?;
+        let device = bad_id(
+            DeviceId::parse(ids.get("device").map_or("", String::as_str)),
+            "device",
+        )?;
         let module = match ids.get("module") {
             None => None,
             Some(text) => Some(bad_id(ModuleId::parse(text), "module")?),
@@ -111,7 +118,9 @@ impl FromRequestParts<App> for Paging {
         let header = |name| text(&parts.headers, name);
         Ok(Self {
             size: hub_core::page::page_size(header("x-ms-max-item-count")),
-            continuation: header("x-ms-continuation").filter(|t| !t.is_empty()).map(str::to_owned),
+            continuation: header("x-ms-continuation")
+                .filter(|t| !t.is_empty())
+                .map(str::to_owned),
         })
     }
 }
@@ -144,7 +153,10 @@ mod tests {
 
     #[test]
     fn query_parameters_are_decoded() {
-        assert_eq!(query_parameter(Some("a=1&Top=x%20y"), "top").as_deref(), Some("x y"));
+        assert_eq!(
+            query_parameter(Some("a=1&Top=x%20y"), "top").as_deref(),
+            Some("x y")
+        );
         assert_eq!(query_parameter(Some("a"), "a").as_deref(), Some(""));
         assert_eq!(query_parameter(None, "a"), None);
     }

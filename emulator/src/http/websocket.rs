@@ -24,12 +24,19 @@ pub(super) async fn upgrade(
         Err(rejection) => return rejection.into_response(),
     };
     if upgrade.selected_protocol().is_none() {
-        return (StatusCode::BAD_REQUEST, "the only sub-protocol at this path is mqtt\n").into_response();
+        return (
+            StatusCode::BAD_REQUEST,
+            "the only sub-protocol at this path is mqtt\n",
+        )
+            .into_response();
     }
     let limit = limits::MQTT_PACKET_BYTES as usize;
-    upgrade.max_message_size(limit).max_frame_size(limit).on_upgrade(move |socket| async move {
-        let App { hub, tasks, stop, .. } = app;
-        let serve = Box::pin(mqtt::serve(WebSocketStream::new(socket), hub));
-        tasks.track_future(stop.run_until_cancelled_owned(serve)).await;
-    })
+    upgrade
+        .max_message_size(limit)
+        .max_frame_size(limit)
+        .on_upgrade(move |socket| async move {
+            let App { hub, tasks, stop, .. } = app;
+            let serve = Box::pin(mqtt::serve(WebSocketStream::new(socket), hub));
+            tasks.track_future(stop.run_until_cancelled_owned(serve)).await;
+        })
 }

@@ -32,7 +32,10 @@ use Permission::{DeviceConnect, RegistryRead, RegistryWrite, ServiceConnect};
 
 /// The policies that every hub starts with and what they hold.
 const DEFAULT_POLICIES: [(&str, &[Permission]); 5] = [
-    ("iothubowner", &[RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect]),
+    (
+        "iothubowner",
+        &[RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect],
+    ),
     ("service", &[ServiceConnect]),
     ("device", &[DeviceConnect]),
     ("registryRead", &[RegistryRead]),
@@ -53,7 +56,10 @@ impl Policies {
     }
 
     fn find(&self, name: &str) -> Option<(&Key, &'static [Permission])> {
-        DEFAULT_POLICIES.iter().find(|(policy, _)| *policy == name).map(|(_, held)| (&self.key, *held))
+        DEFAULT_POLICIES
+            .iter()
+            .find(|(policy, _)| *policy == name)
+            .map(|(_, held)| (&self.key, *held))
     }
 }
 
@@ -109,7 +115,10 @@ impl HubState {
         if !token.scope().covers(&Resource::from(target)) {
             return Err(Denied::Scope);
         }
-        let cell = self.registry.find(&target.device).ok_or(Denied::UnknownIdentity)?;
+        let cell = self
+            .registry
+            .find(&target.device)
+            .ok_or(Denied::UnknownIdentity)?;
         let state = cell.lock();
         if state.deleted {
             return Err(Denied::UnknownIdentity);
@@ -119,15 +128,21 @@ impl HubState {
         }
         let authentication = match &target.module {
             None => &state.identity.authentication,
-            Some(id) => &state.modules.get(id).ok_or(Denied::UnknownIdentity)?.identity.authentication,
+            Some(id) => {
+                &state
+                    .modules
+                    .get(id)
+                    .ok_or(Denied::UnknownIdentity)?
+                    .identity
+                    .authentication
+            }
         };
         if token.policy().is_some() {
             self.check_policy(&token, &[DeviceConnect])?;
         } else {
             let keys = authentication.keys().ok_or(Denied::WrongMethod)?;
-            let signed_by = |key: &SymmetricKey| {
-                Key::from_base64(key.as_str()).is_ok_and(|key| token.verify(&key))
-            };
+            let signed_by =
+                |key: &SymmetricKey| Key::from_base64(key.as_str()).is_ok_and(|key| token.verify(&key));
             if !signed_by(&keys.primary) && !signed_by(&keys.secondary) {
                 return Err(Denied::Signature);
             }
@@ -137,7 +152,8 @@ impl HubState {
 
     /// Whether a device's own token may manage the modules of `device`.
     pub(crate) fn authorize_own_modules(&self, token: &str, device: &DeviceId) -> Result<(), Denied> {
-        self.authorize_device(token, &Target::device(device.clone())).map(|_| ())
+        self.authorize_device(token, &Target::device(device.clone()))
+            .map(|_| ())
     }
 
     fn check_policy(&self, token: &Token<'_>, permissions: &[Permission]) -> Result<(), Denied> {

@@ -58,7 +58,12 @@ pub(crate) struct ModuleState {
 
 impl DeviceState {
     pub(crate) fn new(identity: DeviceIdentity, now: Timestamp) -> Self {
-        Self { identity, endpoint: Endpoint::new(now), modules: BTreeMap::new(), deleted: false }
+        Self {
+            identity,
+            endpoint: Endpoint::new(now),
+            modules: BTreeMap::new(),
+            deleted: false,
+        }
     }
 
     /// The endpoint of the device or of one of its modules.
@@ -73,7 +78,10 @@ impl DeviceState {
             None => Ok(&mut self.endpoint),
             Some(id) => match self.modules.get_mut(id) {
                 Some(module) => Ok(&mut module.endpoint),
-                None => Err(not_found(&Target { device: self.identity.id.clone(), module: Some(id.clone()) })),
+                None => Err(not_found(&Target {
+                    device: self.identity.id.clone(),
+                    module: Some(id.clone()),
+                })),
             },
         }
     }
@@ -130,7 +138,11 @@ pub(crate) struct Attached {
 /// The first step of a method call.
 pub(crate) enum CallStep {
     /// The request is on its way; the outcome will arrive here.
-    Sent { id: RequestId, generation: u64, outcome: oneshot::Receiver<MethodOutcome> },
+    Sent {
+        id: RequestId,
+        generation: u64,
+        outcome: oneshot::Receiver<MethodOutcome>,
+    },
     /// The device does not accept methods at the moment; this tells when to try again.
     Offline(oneshot::Receiver<()>),
 }
@@ -152,7 +164,7 @@ impl Endpoint {
         self.end_session(CloseReason::Takeover);
         let resumed = persistence == Persistence::Persistent && self.remembered.is_some();
         let filters = match persistence {
-            Persistence::Persistent => self.remembered.get_or_insert_default().clone(),
+            Persistence::Persistent => *self.remembered.get_or_insert_default(),
             Persistence::Transient => {
                 self.remembered = None;
                 FilterSet::default()
@@ -171,7 +183,11 @@ impl Endpoint {
         self.connection.state_updated = now;
         self.connection.last_activity = now;
         self.wake_if_callable();
-        Attached { generation: self.generation, outbox, resumed }
+        Attached {
+            generation: self.generation,
+            outbox,
+            resumed,
+        }
     }
 
     /// Takes a connection out that has ended by itself. Does nothing when
@@ -199,7 +215,9 @@ impl Endpoint {
     }
 
     fn end_session(&mut self, reason: CloseReason) -> bool {
-        let Some(mut session) = self.session.take() else { return false };
+        let Some(mut session) = self.session.take() else {
+            return false;
+        };
         session.outbox.close(reason);
         for call in session.calls.drain() {
             let error = match reason {
@@ -225,19 +243,23 @@ impl Endpoint {
 
     /// Adds or removes a filter of the connection `generation`.
     pub(crate) fn subscribe(&mut self, generation: u64, filter: Filter, wanted: Subscription) {
-        let Some(session) = self.session(generation) else { return };
+        let Some(session) = self.session(generation) else {
+            return;
+        };
         match wanted {
             Subscription::Granted(qos) => session.filters.insert(filter, qos),
             Subscription::Removed => session.filters.remove(filter),
         }
         if session.persistence == Persistence::Persistent {
-            self.remembered = Some(session.filters.clone());
+            self.remembered = Some(session.filters);
         }
         self.wake_if_callable();
     }
 
     fn accepts_methods(&self) -> bool {
-        self.session.as_ref().is_some_and(|s| s.filters.contains(Filter::Methods))
+        self.session
+            .as_ref()
+            .is_some_and(|s| s.filters.contains(Filter::Methods))
     }
 
     fn wake_if_callable(&mut self) {
@@ -253,12 +275,19 @@ impl Endpoint {
     /// # Errors
     /// Too many calls in flight, or too many callers waiting for the device.
     pub(crate) fn begin_call(&mut self, call: &MethodCall, cap: usize) -> Result<CallStep, ServiceError> {
-        let Some(session) = self.session.as_deref_mut().filter(|s| s.filters.contains(Filter::Methods)) else {
+        let Some(session) = self
+            .session
+            .as_deref_mut()
+            .filter(|s| s.filters.contains(Filter::Methods))
+        else {
             self.waiting.retain(|w| !w.is_closed());
             if self.waiting.len() >= limits::METHODS_WAITING {
                 return Err(ServiceError::new(
                     ErrorCode::DeviceMaximumInflightMethodExceeded,
-                    format!("{} callers wait for the device to connect already", limits::METHODS_WAITING),
+                    format!(
+                        "{} callers wait for the device to connect already",
+                        limits::METHODS_WAITING
+                    ),
                 ));
             }
             let (waker, wait) = oneshot::channel();
@@ -267,13 +296,27 @@ impl Endpoint {
         };
         let (answer, outcome) = oneshot::channel();
         let id = session.calls.begin(answer, cap)?;
-        session.outbox.push(ToDevice::MethodRequest { id, name: call.name.clone(), payload: call.payload.clone() });
-        Ok(CallStep::Sent { id, generation: session.generation, outcome })
+        session.outbox.push(ToDevice::MethodRequest {
+            id,
+            name: call.name.clone(),
+            payload: call.payload.clone(),
+        });
+        Ok(CallStep::Sent {
+            id,
+            generation: session.generation,
+            outcome,
+        })
     }
 
     /// Hands a device's answer to the caller that waits for it; a late answer
     /// finds nobody and is dropped.
-    pub(crate) fn finish_call(&mut self, generation: u64, id: RequestId, outcome: MethodOutcome, now: Timestamp) {
+    pub(crate) fn finish_call(
+        &mut self,
+        generation: u64,
+        id: RequestId,
+        outcome: MethodOutcome,
+        now: Timestamp,
+    ) {
         self.connection.last_activity = now;
         if let Some(call) = self.session(generation).and_then(|s| s.calls.finish(id)) {
             let _ = call.send(outcome);
@@ -289,7 +332,11 @@ impl Endpoint {
 
     /// Tells the connected device of new desired properties, if it listens.
     pub(crate) fn notify_desired(&mut self, change: DesiredChange) {
-        if let Some(session) = self.session.as_deref().filter(|s| s.filters.contains(Filter::DesiredChanges)) {
+        if let Some(session) = self
+            .session
+            .as_deref()
+            .filter(|s| s.filters.contains(Filter::DesiredChanges))
+        {
             session.outbox.push(ToDevice::DesiredChanged(change));
         }
     }
@@ -297,12 +344,23 @@ impl Endpoint {
     /// Answers a twin request of the connection `generation`. Without the
     /// response filter the answer is dropped, as the service does.
     pub(crate) fn answer_twin(&mut self, generation: u64, rid: &str, answer: TwinAnswer) {
-        let Some(session) = self.session(generation) else { return };
+        let Some(session) = self.session(generation) else {
+            return;
+        };
         if !session.filters.contains(Filter::TwinResponses) {
             return;
         }
-        let TwinAnswer { status, version, body } = answer;
-        session.outbox.push(ToDevice::TwinResponse { rid: rid.into(), status, version, body });
+        let TwinAnswer {
+            status,
+            version,
+            body,
+        } = answer;
+        session.outbox.push(ToDevice::TwinResponse {
+            rid: rid.into(),
+            status,
+            version,
+            body,
+        });
     }
 }
 

@@ -19,7 +19,11 @@ impl Fleet for HubState {
         self.merge_twin(target, &update.patch)
     }
 
-    async fn invoke_method(&self, target: &Target, call: &MethodCall) -> Result<MethodResponse, ServiceError> {
+    async fn invoke_method(
+        &self,
+        target: &Target,
+        call: &MethodCall,
+    ) -> Result<MethodResponse, ServiceError> {
         HubState::invoke_method(self, target, call).await
     }
 }

@@ -16,7 +16,11 @@ impl HubState {
     /// `DeviceNotFound` (also when disabled), `ModuleNotFound`,
     /// `DeviceNotOnline` after the connect timeout, `GatewayTimeout` after the
     /// response timeout, and what the device's answer itself is refused for.
-    pub(crate) async fn invoke_method(&self, target: &Target, call: &MethodCall) -> Result<MethodResponse, ServiceError> {
+    pub(crate) async fn invoke_method(
+        &self,
+        target: &Target,
+        call: &MethodCall,
+    ) -> Result<MethodResponse, ServiceError> {
         self.counters.methods_invoked.add(1);
         let cell = self.registry.cell(&target.device)?;
         let connect_deadline = self.clock.now().saturating_add(call.connect_timeout);
@@ -24,13 +28,30 @@ impl HubState {
             let step = {
                 let mut state = cell.lock();
                 if state.identity.status == Status::Disabled {
-                    return Err(ServiceError::new(ErrorCode::DeviceNotFound, format!("Device {} is disabled", target.device)));
+                    return Err(ServiceError::new(
+                        ErrorCode::DeviceNotFound,
+                        format!("Device {} is disabled", target.device),
+                    ));
                 }
-                state.endpoint(target.module.as_ref())?.begin_call(call, self.settings.methods_in_flight)?
+                state
+                    .endpoint(target.module.as_ref())?
+                    .begin_call(call, self.settings.methods_in_flight)?
             };
             match step {
-                CallStep::Sent { id, generation, outcome } => {
-                    break (CallGuard { cell, target: target.clone(), generation, id }, outcome);
+                CallStep::Sent {
+                    id,
+                    generation,
+                    outcome,
+                } => {
+                    break (
+                        CallGuard {
+                            cell,
+                            target: target.clone(),
+                            generation,
+                            id,
+                        },
+                        outcome,
+                    );
                 }
                 CallStep::Offline(_) if call.connect_timeout.is_zero() => {
                     return Err(method::not_online(call.connect_timeout));

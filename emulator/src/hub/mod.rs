@@ -77,7 +77,13 @@ impl HubState {
     /// the system's.
     pub(crate) fn reset(&self) {
         // Taken apart so that a new field cannot be forgotten here.
-        let Self { settings: _, clock, registry: _, counters, telemetry } = self;
+        let Self {
+            settings: _,
+            clock,
+            registry: _,
+            counters,
+            telemetry,
+        } = self;
         self.clear_registry(CloseReason::Shutdown);
         telemetry.clear();
         counters.reset();

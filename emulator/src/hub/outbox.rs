@@ -169,7 +169,11 @@ mod tests {
 
     fn request(id: RequestId, bytes: usize) -> ToDevice {
         let payload = JsonText::parse(Bytes::from(format!("\"{}\"", "x".repeat(bytes)))).unwrap();
-        ToDevice::MethodRequest { id, name: "m".into(), payload }
+        ToDevice::MethodRequest {
+            id,
+            name: "m".into(),
+            payload,
+        }
     }
 
     fn poll(outbox: &Outbox) -> Poll<Result<usize, CloseReason>> {

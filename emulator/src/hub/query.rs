@@ -36,7 +36,10 @@ pub(crate) struct JsonRows {
 
 impl JsonRows {
     pub(crate) fn new() -> Self {
-        Self { body: vec![b'['], len: 0 }
+        Self {
+            body: vec![b'['],
+            len: 0,
+        }
     }
 
     pub(crate) fn push(&mut self, row: &impl serde::Serialize) -> Result<(), ServiceError> {
@@ -84,7 +87,12 @@ impl PageStart {
         };
         let left = query.top().map_or(u64::MAX, |top| top.saturating_sub(delivered));
         let size = size.min(usize::try_from(left).unwrap_or(usize::MAX));
-        Ok(Self { resume_after, delivered, fingerprint, size })
+        Ok(Self {
+            resume_after,
+            delivered,
+            fingerprint,
+            size,
+        })
     }
 
     /// The token for the page after this one, unless `TOP` ends the result here.
@@ -93,7 +101,14 @@ impl PageStart {
         if query.top().is_some_and(|top| delivered >= top) {
             return None;
         }
-        Some(Continuation { fingerprint: self.fingerprint, resume_after: last, delivered }.encode())
+        Some(
+            Continuation {
+                fingerprint: self.fingerprint,
+                resume_after: last,
+                delivered,
+            }
+            .encode(),
+        )
     }
 }
 
@@ -132,7 +147,9 @@ impl HubState {
                 self.scan(query, after, |row, target| {
                     if rows.len >= start.size {
                         // One row more than fits: there is another page.
-                        next = last.take().and_then(|last: Target| start.next(query, last.to_string(), rows.len));
+                        next = last
+                            .take()
+                            .and_then(|last: Target| start.next(query, last.to_string(), rows.len));
                         return Ok(ControlFlow::Break(()));
                     }
                     match selection {
@@ -145,7 +162,11 @@ impl HubState {
                 .await?;
             }
         }
-        Ok(QueryPage { body: rows.finish(), item_type: query.item_type(), continuation: next })
+        Ok(QueryPage {
+            body: rows.finish(),
+            item_type: query.item_type(),
+            continuation: next,
+        })
     }
 
     /// All devices or modules that match, in order.
@@ -173,7 +194,9 @@ impl HubState {
         let mut look = |state: &DeviceState| -> Result<ControlFlow<()>, ServiceError> {
             for target in targets(state, query.source(), after.as_ref()) {
                 // A device deleted meanwhile is no row.
-                let Ok(document) = twin_document(state, &target) else { continue };
+                let Ok(document) = twin_document(state, &target) else {
+                    continue;
+                };
                 let row = TwinRow(document);
                 if query.matches(&row) && visit(&row, &target)?.is_break() {
                     return Ok(ControlFlow::Break(()));
@@ -228,11 +251,16 @@ fn targets(state: &DeviceState, source: Source, after: Option<&Target>) -> Vec<T
         Source::Modules => state
             .modules
             .keys()
-            .map(|module| Target { device: device.clone(), module: Some(module.clone()) })
+            .map(|module| Target {
+                device: device.clone(),
+                module: Some(module.clone()),
+            })
             .collect(),
         Source::Jobs => Vec::new(),
     };
-    rows.into_iter().filter(|row| after.is_none_or(|after| row > after)).collect()
+    rows.into_iter()
+        .filter(|row| after.is_none_or(|after| row > after))
+        .collect()
 }
 
 /// Reads a row's key back out of a token: `device` or `device/module`.

@@ -13,8 +13,8 @@ use hub_core::error::{ErrorCode, ServiceError};
 use hub_core::ids::{DeviceId, ModuleId, Target};
 use hub_core::limits;
 use hub_core::registry::{
-    BulkAction, BulkEntry, DeviceIdentity, DeviceSpec, Fresh, IdentitySpec, IfMatch, ModuleIdentity, ModuleSpec, Put,
-    Status, check_delete, check_put, scope_owner, unknown_scope,
+    BulkAction, BulkEntry, DeviceIdentity, DeviceSpec, Fresh, IdentitySpec, IfMatch, ModuleIdentity,
+    ModuleSpec, Put, Status, check_delete, check_put, scope_owner, unknown_scope,
 };
 
 use super::HubState;
@@ -42,7 +42,8 @@ impl Registry {
     /// # Errors
     /// `DeviceNotFound`.
     pub(crate) fn cell(&self, id: &DeviceId) -> Result<Arc<DeviceCell>, ServiceError> {
-        self.find(id).ok_or_else(|| ServiceError::device_not_found(id.as_str()))
+        self.find(id)
+            .ok_or_else(|| ServiceError::device_not_found(id.as_str()))
     }
 
     pub(crate) fn find(&self, id: &DeviceId) -> Option<Arc<DeviceCell>> {
@@ -53,12 +54,21 @@ impl Registry {
     pub(crate) fn devices_after(&self, after: Option<&DeviceId>, count: usize) -> Vec<DeviceId> {
         let order = self.order.read().unwrap_or_else(PoisonError::into_inner);
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        order.devices.range::<DeviceId, _>((start, Bound::Unbounded)).take(count).cloned().collect()
+        order
+            .devices
+            .range::<DeviceId, _>((start, Bound::Unbounded))
+            .take(count)
+            .cloned()
+            .collect()
     }
 
     /// Number of devices.
     pub(crate) fn len(&self) -> usize {
-        self.order.read().unwrap_or_else(PoisonError::into_inner).devices.len()
+        self.order
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .devices
+            .len()
     }
 
     /// Runs `look` on every device, in the order of their ids.
@@ -98,7 +108,10 @@ impl HubState {
         view: impl FnOnce(&mut DeviceState, Put) -> T,
     ) -> Result<T, ServiceError> {
         let now = self.clock.now();
-        let mut fresh = Fresh { now, random: &mut super::random_bytes };
+        let mut fresh = Fresh {
+            now,
+            random: &mut super::random_bytes,
+        };
         let target = Target::device(spec.id().clone());
         let mut order = self.registry.write();
         let cell = self.registry.find(&target.device);
@@ -122,7 +135,9 @@ impl HubState {
                 let mut state = DeviceState::new(identity, now);
                 order.identities += 1 + add_system_modules(&mut state, &mut fresh);
                 let result = view(&mut state, Put::Create);
-                self.registry.cells.insert(target.device.clone(), Arc::new(DeviceCell::new(state)));
+                self.registry
+                    .cells
+                    .insert(target.device.clone(), Arc::new(DeviceCell::new(state)));
                 order.devices.insert(target.device);
                 Ok(result)
             }
@@ -161,9 +176,15 @@ impl HubState {
         view: impl FnOnce(&mut DeviceState, Put) -> T,
     ) -> Result<T, ServiceError> {
         let now = self.clock.now();
-        let mut fresh = Fresh { now, random: &mut super::random_bytes };
+        let mut fresh = Fresh {
+            now,
+            random: &mut super::random_bytes,
+        };
         let (device, id) = (spec.device().clone(), spec.id().clone());
-        let target = Target { device, module: Some(id.clone()) };
+        let target = Target {
+            device,
+            module: Some(id.clone()),
+        };
         let mut order = self.registry.write();
         let cell = self.registry.cell(&target.device)?;
         let mut state = cell.lock();
@@ -176,11 +197,21 @@ impl HubState {
                 if state.modules.len() >= limits::MODULES_PER_DEVICE {
                     return Err(ServiceError::new(
                         ErrorCode::TooManyModulesOnDevice,
-                        format!("device {} has {} modules already", target.device, limits::MODULES_PER_DEVICE),
+                        format!(
+                            "device {} has {} modules already",
+                            target.device,
+                            limits::MODULES_PER_DEVICE
+                        ),
                     ));
                 }
                 let identity = ModuleIdentity::create(spec, &mut fresh);
-                state.modules.insert(id, ModuleState { identity, endpoint: Endpoint::new(now) });
+                state.modules.insert(
+                    id,
+                    ModuleState {
+                        identity,
+                        endpoint: Endpoint::new(now),
+                    },
+                );
                 order.identities += 1;
             }
         }
@@ -200,11 +231,16 @@ impl HubState {
         let mut order = self.registry.write();
         let cell = self.registry.cell(device)?;
         let mut state = cell.lock();
-        let target = Target { device: device.clone(), module: Some(id.clone()) };
+        let target = Target {
+            device: device.clone(),
+            module: Some(id.clone()),
+        };
         let etag = state.modules.get(id).map(|module| &*module.identity.etag);
         check_delete(&target, etag, if_match)?;
         if let Some(mut module) = state.modules.remove(id) {
-            module.endpoint.disconnect(CloseReason::IdentityChanged, self.clock.now());
+            module
+                .endpoint
+                .disconnect(CloseReason::IdentityChanged, self.clock.now());
             order.identities -= 1;
         }
         Ok(())
@@ -222,7 +258,11 @@ impl HubState {
                 // Tags and desired properties are for the start of a new twin
                 // only; an existing one is changed by the twin modes.
                 let start_twin = |state: &mut DeviceState, put| match put {
-                    Put::Create => state.endpoint(target.module.as_ref())?.twin.patch(twin, now).map(|_| ()),
+                    Put::Create => state
+                        .endpoint(target.module.as_ref())?
+                        .twin
+                        .patch(twin, now)
+                        .map(|_| ()),
                     Put::Replace => Ok(()),
                 };
                 match identity.clone() {
@@ -234,16 +274,20 @@ impl HubState {
                 None => self.delete_device(&target.device, &entry.if_match),
                 Some(module) => self.delete_module(&target.device, module, &entry.if_match),
             },
-            BulkAction::PatchTwin(patch) => {
-                self.write_twin(target, TwinWrite::Merge, patch, &entry.if_match).map(|_| ())
-            }
+            BulkAction::PatchTwin(patch) => self
+                .write_twin(target, TwinWrite::Merge, patch, &entry.if_match)
+                .map(|_| ()),
         }
     }
 
     /// A parent must be an Edge device that exists.
     fn check_parent(&self, identity: &DeviceIdentity) -> Result<(), ServiceError> {
-        let Some(scope) = identity.parent_scope() else { return Ok(()) };
-        let parent = scope_owner(scope).filter(|id| *id != identity.id).and_then(|id| self.registry.find(&id));
+        let Some(scope) = identity.parent_scope() else {
+            return Ok(());
+        };
+        let parent = scope_owner(scope)
+            .filter(|id| *id != identity.id)
+            .and_then(|id| self.registry.find(&id));
         match parent {
             Some(parent) if parent.lock().identity.edge_scope() == Some(scope) => Ok(()),
             _ => Err(unknown_scope(scope)),
@@ -274,7 +318,11 @@ impl HubState {
         let mut connected = 0;
         self.registry.for_each(|state| {
             connected += usize::from(state.endpoint.is_connected());
-            connected += state.modules.values().filter(|module| module.endpoint.is_connected()).count();
+            connected += state
+                .modules
+                .values()
+                .filter(|module| module.endpoint.is_connected())
+                .count();
         });
         connected
     }
@@ -284,7 +332,11 @@ impl HubState {
     /// # Errors
     /// `DeviceNotFound`, `ModuleNotFound`.
     pub(crate) fn check_exists(&self, target: &Target) -> Result<(), ServiceError> {
-        self.registry.cell(&target.device)?.lock().endpoint(target.module.as_ref()).map(|_| ())
+        self.registry
+            .cell(&target.device)?
+            .lock()
+            .endpoint(target.module.as_ref())
+            .map(|_| ())
     }
 }
 
@@ -293,7 +345,10 @@ impl Order {
         if self.identities >= limits::IDENTITIES_PER_HUB {
             return Err(ServiceError::new(
                 ErrorCode::IotHubQuotaExceeded,
-                format!("Total number of devices on IotHub exceeded the allocated quota of {}", limits::IDENTITIES_PER_HUB),
+                format!(
+                    "Total number of devices on IotHub exceeded the allocated quota of {}",
+                    limits::IDENTITIES_PER_HUB
+                ),
             ));
         }
         Ok(())
@@ -306,7 +361,9 @@ fn add_system_modules(state: &mut DeviceState, fresh: &mut Fresh<'_>) -> usize {
     for identity in state.identity.system_modules(fresh) {
         if !state.modules.contains_key(&identity.id) {
             let endpoint = Endpoint::new(fresh.now);
-            state.modules.insert(identity.id.clone(), ModuleState { identity, endpoint });
+            state
+                .modules
+                .insert(identity.id.clone(), ModuleState { identity, endpoint });
             added += 1;
         }
     }

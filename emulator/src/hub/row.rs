@@ -12,7 +12,11 @@ pub(crate) struct TwinRow<'a>(pub(crate) TwinDocument<'a>);
 
 impl Row for TwinRow<'_> {
     fn get(&self, path: &Path) -> Value<'_> {
-        let TwinDocument { owner, connection, twin } = &self.0;
+        let TwinDocument {
+            owner,
+            connection,
+            twin,
+        } = &self.0;
         let keys = path.keys();
         match path.attribute() {
             Attribute::Tags => return walk(twin.tags(), keys),
@@ -47,7 +51,9 @@ impl Row for TwinRow<'_> {
 impl TwinRow<'_> {
     /// The value as the document shows it.
     fn rendered(&self, path: &Path) -> Value<'_> {
-        let Ok(document) = serde_json::to_value(self.0) else { return Value::Undefined };
+        let Ok(document) = serde_json::to_value(self.0) else {
+            return Value::Undefined;
+        };
         Row::get(&document, path).into_owned()
     }
 }
@@ -64,8 +70,12 @@ fn section<'a>(section: &'a Section, keys: &[Box<str>]) -> Value<'a> {
 }
 
 fn metadata<'a>(section: &Section, keys: &[Box<str>]) -> Value<'a> {
-    let Some((last, path)) = keys.split_last() else { return Value::Undefined };
-    let Some((updated, version)) = section.metadata_at(path) else { return Value::Undefined };
+    let Some((last, path)) = keys.split_last() else {
+        return Value::Undefined;
+    };
+    let Some((updated, version)) = section.metadata_at(path) else {
+        return Value::Undefined;
+    };
     match &**last {
         "$lastUpdated" => time(updated),
         "$lastUpdatedVersion" => version.map_or(Value::Undefined, number),

@@ -53,7 +53,9 @@ impl Session {
             if state.identity.status == Status::Disabled {
                 return Err(Denied::Disabled);
             }
-            let endpoint = state.endpoint(target.module.as_ref()).map_err(|_| Denied::UnknownIdentity)?;
+            let endpoint = state
+                .endpoint(target.module.as_ref())
+                .map_err(|_| Denied::UnknownIdentity)?;
             if endpoint.is_connected() {
                 hub.counters.takeovers.add(1);
             }
@@ -100,11 +102,15 @@ impl Session {
 
     /// Accepts a device-to-cloud message. When this returns the message is kept.
     pub(crate) fn telemetry(&self, properties: MessageProperties, body: &[u8]) {
-        let Some(now) = self.with(|_, now| now) else { return };
+        let Some(now) = self.with(|_, now| now) else {
+            return;
+        };
         self.hub.counters.telemetry_messages.add(1);
         self.hub.counters.telemetry_bytes.add(body.len() as u64);
         // Copied: the body is a slice of the connection's read buffer.
-        self.hub.telemetry.push(self.target.clone(), now, properties, Bytes::copy_from_slice(body));
+        self.hub
+            .telemetry
+            .push(self.target.clone(), now, properties, Bytes::copy_from_slice(body));
     }
 
     /// Answers the device's request for its own twin.
@@ -112,7 +118,15 @@ impl Session {
         self.hub.counters.device_twin_reads.add(1);
         self.with(|endpoint, _| {
             let body = endpoint.twin.device_view();
-            endpoint.answer_twin(self.generation, rid, TwinAnswer { status: 200, version: None, body });
+            endpoint.answer_twin(
+                self.generation,
+                rid,
+                TwinAnswer {
+                    status: 200,
+                    version: None,
+                    body,
+                },
+            );
         });
     }
 
@@ -123,8 +137,16 @@ impl Session {
         self.with(|endpoint, now| {
             let updated = patch.and_then(|patch| endpoint.twin.patch_reported(&patch, expected_version, now));
             let answer = match updated {
-                Ok(version) => TwinAnswer { status: 204, version: Some(version), body: Bytes::new() },
-                Err(error) => TwinAnswer { status: error.code.status(), version: None, body: twin_error(&error, now) },
+                Ok(version) => TwinAnswer {
+                    status: 204,
+                    version: Some(version),
+                    body: Bytes::new(),
+                },
+                Err(error) => TwinAnswer {
+                    status: error.code.status(),
+                    version: None,
+                    body: twin_error(&error, now),
+                },
             };
             endpoint.answer_twin(self.generation, rid, answer);
         });

@@ -42,7 +42,10 @@ pub struct LogBounds {
 
 impl Default for LogBounds {
     fn default() -> Self {
-        Self { messages: 10_000, bytes: 16 * 1024 * 1024 }
+        Self {
+            messages: 10_000,
+            bytes: 16 * 1024 * 1024,
+        }
     }
 }
 
@@ -55,17 +58,34 @@ struct Kept {
 
 impl TelemetryLog {
     pub(crate) fn new(bounds: LogBounds) -> Self {
-        Self { bounds, kept: Mutex::default() }
+        Self {
+            bounds,
+            kept: Mutex::default(),
+        }
     }
 
-    pub(crate) fn push(&self, source: Target, enqueued: Timestamp, properties: MessageProperties, body: Bytes) {
+    pub(crate) fn push(
+        &self,
+        source: Target,
+        enqueued: Timestamp,
+        properties: MessageProperties,
+        body: Bytes,
+    ) {
         let mut kept = self.lock();
         kept.total += 1;
-        let message = TelemetryMessage { sequence: kept.total, source, enqueued, properties, body };
+        let message = TelemetryMessage {
+            sequence: kept.total,
+            source,
+            enqueued,
+            properties,
+            body,
+        };
         kept.bytes += size(&message);
         kept.messages.push_back(message);
         while kept.messages.len() > self.bounds.messages || kept.bytes > self.bounds.bytes {
-            let Some(oldest) = kept.messages.pop_front() else { break };
+            let Some(oldest) = kept.messages.pop_front() else {
+                break;
+            };
             kept.bytes -= size(&oldest);
         }
     }
@@ -77,7 +97,12 @@ impl TelemetryLog {
 
     /// The kept messages after position `sequence`, oldest first.
     pub(crate) fn after(&self, sequence: u64) -> Vec<TelemetryMessage> {
-        self.lock().messages.iter().filter(|m| m.sequence > sequence).cloned().collect()
+        self.lock()
+            .messages
+            .iter()
+            .filter(|m| m.sequence > sequence)
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn clear(&self) {
@@ -93,7 +118,12 @@ impl TelemetryLog {
 /// properties, names and values of application properties.
 fn size(message: &TelemetryMessage) -> usize {
     let system: usize = message.properties.system.values().map(String::len).sum();
-    let application: usize = message.properties.application.iter().map(|(k, v)| k.len() + v.len()).sum();
+    let application: usize = message
+        .properties
+        .application
+        .iter()
+        .map(|(k, v)| k.len() + v.len())
+        .sum();
     message.body.len() + system + application
 }
 
@@ -104,12 +134,20 @@ mod tests {
 
     fn push(log: &TelemetryLog, body: &'static [u8]) {
         let source = Target::device(DeviceId::parse("d").unwrap());
-        log.push(source, Timestamp::NEVER, MessageProperties::default(), Bytes::from_static(body));
+        log.push(
+            source,
+            Timestamp::NEVER,
+            MessageProperties::default(),
+            Bytes::from_static(body),
+        );
     }
 
     #[test]
     fn the_oldest_messages_go_first_at_either_bound() {
-        let log = TelemetryLog::new(LogBounds { messages: 2, bytes: 10 });
+        let log = TelemetryLog::new(LogBounds {
+            messages: 2,
+            bytes: 10,
+        });
         for body in [b"1", b"2", b"3"] {
             push(&log, body);
         }

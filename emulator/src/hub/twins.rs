@@ -96,7 +96,10 @@ fn twin_reply(state: &DeviceState, target: &Target) -> Result<TwinReply, Service
 ///
 /// # Errors
 /// `DeviceNotFound` for a device deleted meanwhile, `ModuleNotFound`.
-pub(crate) fn twin_document<'a>(state: &'a DeviceState, target: &Target) -> Result<TwinDocument<'a>, ServiceError> {
+pub(crate) fn twin_document<'a>(
+    state: &'a DeviceState,
+    target: &Target,
+) -> Result<TwinDocument<'a>, ServiceError> {
     if state.deleted {
         return Err(ServiceError::device_not_found(target.device.as_str()));
     }
@@ -109,5 +112,9 @@ pub(crate) fn twin_document<'a>(state: &'a DeviceState, target: &Target) -> Resu
             None => return Err(ServiceError::device_not_found(&target.to_string())),
         },
     };
-    Ok(TwinDocument { owner, connection: &endpoint.connection, twin: &endpoint.twin })
+    Ok(TwinDocument {
+        owner,
+        connection: &endpoint.connection,
+        twin: &endpoint.twin,
+    })
 }

@@ -55,12 +55,27 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut packets = PacketBuffer::new(limits::MQTT_CONNECT_BYTES);
-    let opened = timeout(limits::MQTT_CONNECT_DEADLINE, open(&mut stream, &mut packets, &hub)).await;
+    let opened = timeout(
+        limits::MQTT_CONNECT_DEADLINE,
+        open(&mut stream, &mut packets, &hub),
+    )
+    .await;
     let Ok(Some(accepted)) = opened else { return };
     packets.set_limit(limits::MQTT_PACKET_BYTES);
 
-    let Accepted { session, keep_alive, expires, will } = accepted;
-    let mut connection = Connection { stream, packets, out: BytesMut::new(), keep_alive, expires };
+    let Accepted {
+        session,
+        keep_alive,
+        expires,
+        will,
+    } = accepted;
+    let mut connection = Connection {
+        stream,
+        packets,
+        out: BytesMut::new(),
+        keep_alive,
+        expires,
+    };
     let ending = match connection.run(&session, &hub).await {
         Ok(never) => match never {},
         Err(ending) => ending,
@@ -75,7 +90,11 @@ where
     }
     session.close();
     // Without this a TLS or WebSocket peer could not tell the end from a cut.
-    let _ = timeout(Duration::from_secs(1), poll_fn(|cx| Pin::new(&mut connection.stream).poll_shutdown(cx))).await;
+    let _ = timeout(
+        Duration::from_secs(1),
+        poll_fn(|cx| Pin::new(&mut connection.stream).poll_shutdown(cx)),
+    )
+    .await;
 }
 
 /// Reads CONNECT and answers it; `None` when the connection is not to go on.
@@ -95,11 +114,17 @@ where
             }
             Err(WireError::Protocol) => {
                 let code = ConnectAckReason::UnacceptableProtocolVersion;
-                break Err(Refusal { code, reason: "the protocol is not MQTT 3.1.1".into() });
+                break Err(Refusal {
+                    code,
+                    reason: "the protocol is not MQTT 3.1.1".into(),
+                });
             }
             Err(WireError::ClientId) => {
                 let code = ConnectAckReason::IdentifierRejected;
-                break Err(Refusal { code, reason: "the client id is empty".into() });
+                break Err(Refusal {
+                    code,
+                    reason: "the client id is empty".into(),
+                });
             }
             Err(_) => return None,
         }
@@ -113,7 +138,14 @@ where
         }
     };
     let mut out = BytesMut::new();
-    encode(Packet::ConnectAck(ConnectAck { return_code, session_present }), &mut out).ok()?;
+    encode(
+        Packet::ConnectAck(ConnectAck {
+            return_code,
+            session_present,
+        }),
+        &mut out,
+    )
+    .ok()?;
     let written = write_all(stream, &mut out, None).await;
     match decision {
         Ok(accepted) if written.is_ok() => Some(accepted),
@@ -208,7 +240,9 @@ where
             };
             match step {
                 Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(Some(0))) => return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into())),
+                Poll::Ready(Ok(Some(0))) => {
+                    return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
+                }
                 Poll::Ready(Ok(Some(n))) => {
                     out.advance(n);
                     stall = None;

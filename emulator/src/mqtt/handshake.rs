@@ -44,39 +44,64 @@ pub(super) struct Refusal {
 /// Decides on a CONNECT and, if it is in order, opens the session.
 pub(super) fn decide(hub: &Arc<HubState>, connect: &Connect) -> Result<Accepted, Refusal> {
     if connect.protocol.level() != LEVEL_3_1_1 {
-        return Err(refuse(ConnectAckReason::UnacceptableProtocolVersion, "the protocol level is not 4"));
+        return Err(refuse(
+            ConnectAckReason::UnacceptableProtocolVersion,
+            "the protocol level is not 4",
+        ));
     }
     if connect.client_id.is_empty() {
-        return Err(refuse(ConnectAckReason::IdentifierRejected, "the client id is empty"));
+        return Err(refuse(
+            ConnectAckReason::IdentifierRejected,
+            "the client id is empty",
+        ));
     }
     let user_name = connect
         .username
         .as_ref()
         .ok_or_else(|| refuse(ConnectAckReason::BadUserNameOrPassword, "there is no user name"))?;
-    let user_name =
-        UserName::parse(user_name).map_err(|e| refuse(ConnectAckReason::BadUserNameOrPassword, e.to_string()))?;
+    let user_name = UserName::parse(user_name)
+        .map_err(|e| refuse(ConnectAckReason::BadUserNameOrPassword, e.to_string()))?;
     if !user_name.matches_client_id(&connect.client_id) {
-        return Err(refuse(ConnectAckReason::NotAuthorized, "client id and user name name different identities"));
+        return Err(refuse(
+            ConnectAckReason::NotAuthorized,
+            "client id and user name name different identities",
+        ));
     }
     let password = connect
         .password
         .as_deref()
         .ok_or_else(|| refuse(ConnectAckReason::NotAuthorized, "there is no password"))?;
     let target = user_name.target;
-    let token = std::str::from_utf8(password)
-        .map_err(|_| refuse(ConnectAckReason::BadUserNameOrPassword, "the password is not UTF-8"))?;
+    let token = std::str::from_utf8(password).map_err(|_| {
+        refuse(
+            ConnectAckReason::BadUserNameOrPassword,
+            "the password is not UTF-8",
+        )
+    })?;
     let expiry = hub
         .authorize_device(token, &target)
         .map_err(|denied| refuse(ConnectAckReason::NotAuthorized, denied.to_string()))?;
     let will = will(connect, &target)?;
-    let persistence = if connect.clean_session { Persistence::Transient } else { Persistence::Persistent };
+    let persistence = if connect.clean_session {
+        Persistence::Transient
+    } else {
+        Persistence::Persistent
+    };
     let session = Session::open(hub, target, persistence, user_name.model_id.as_deref())
         .map_err(|denied| refuse(ConnectAckReason::NotAuthorized, denied.to_string()))?;
-    Ok(Accepted { session, keep_alive: keep_alive(connect.keep_alive), expires: expires(expiry), will })
+    Ok(Accepted {
+        session,
+        keep_alive: keep_alive(connect.keep_alive),
+        expires: expires(expiry),
+        will,
+    })
 }
 
 fn refuse(code: ConnectAckReason, reason: impl Into<String>) -> Refusal {
-    Refusal { code, reason: reason.into() }
+    Refusal {
+        code,
+        reason: reason.into(),
+    }
 }
 
 /// One and a half times what the client asks for, within the hub's maximum.
@@ -93,8 +118,15 @@ fn expires(expiry: Timestamp) -> Option<Instant> {
 
 /// A will must be telemetry of the device itself.
 fn will(connect: &Connect, target: &hub_core::ids::Target) -> Result<Option<Will>, Refusal> {
-    let Some(will) = &connect.last_will else { return Ok(None) };
-    let not_telemetry = || refuse(ConnectAckReason::NotAuthorized, "the will is not telemetry of this device");
+    let Some(will) = &connect.last_will else {
+        return Ok(None);
+    };
+    let not_telemetry = || {
+        refuse(
+            ConnectAckReason::NotAuthorized,
+            "the will is not telemetry of this device",
+        )
+    };
     if will.qos == QoS::ExactlyOnce {
         return Err(not_telemetry());
     }
@@ -102,9 +134,14 @@ fn will(connect: &Connect, target: &hub_core::ids::Target) -> Result<Option<Will
         return Err(not_telemetry());
     };
     let mut properties = MessageProperties::decode(bag).map_err(|_| not_telemetry())?;
-    properties.application.insert("iothub-MessageType".into(), "Will".into());
+    properties
+        .application
+        .insert("iothub-MessageType".into(), "Will".into());
     // Copied: the message is a slice of the connection's read buffer.
-    Ok(Some(Will { properties, body: will.message.to_vec() }))
+    Ok(Some(Will {
+        properties,
+        body: will.message.to_vec(),
+    }))
 }
 
 #[cfg(test)]

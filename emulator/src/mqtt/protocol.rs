@@ -27,7 +27,10 @@ pub(super) enum Violation {
     Topic { topic: String, error: TopicError },
     #[error("the filter {filter:?} is not supported: {error}")]
     Filter { filter: String, error: TopicError },
-    #[error("a SUBSCRIBE or UNSUBSCRIBE without filters, or with more than {}", limits::MQTT_SUBSCRIPTIONS)]
+    #[error(
+        "a SUBSCRIBE or UNSUBSCRIBE without filters, or with more than {}",
+        limits::MQTT_SUBSCRIPTIONS
+    )]
     FilterCount,
     #[error("the property bag: {0}")]
     Properties(String),
@@ -55,7 +58,10 @@ pub(super) fn handle(
         Packet::Publish(publish) => handle_publish(&publish, session, out)?,
         // Completes a cloud-to-device message; nothing is sent with QoS 1 yet.
         Packet::PublishAck { .. } => {}
-        Packet::Subscribe { packet_id, topic_filters } => {
+        Packet::Subscribe {
+            packet_id,
+            topic_filters,
+        } => {
             check_count(topic_filters.len())?;
             let mut status = Vec::with_capacity(topic_filters.len());
             for (filter, qos) in topic_filters {
@@ -63,7 +69,10 @@ pub(super) fn handle(
             }
             encode(Packet::SubscribeAck { packet_id, status }, out)?;
         }
-        Packet::Unsubscribe { packet_id, topic_filters } => {
+        Packet::Unsubscribe {
+            packet_id,
+            topic_filters,
+        } => {
             check_count(topic_filters.len())?;
             for filter in topic_filters {
                 // A filter that cannot have been subscribed needs no removal.
@@ -88,7 +97,11 @@ pub(super) fn handle(
 }
 
 fn check_count(filters: usize) -> Result<(), Violation> {
-    if (1..=limits::MQTT_SUBSCRIPTIONS).contains(&filters) { Ok(()) } else { Err(Violation::FilterCount) }
+    if (1..=limits::MQTT_SUBSCRIPTIONS).contains(&filters) {
+        Ok(())
+    } else {
+        Err(Violation::FilterCount)
+    }
 }
 
 fn subscribe(
@@ -104,7 +117,10 @@ fn subscribe(
             Ok(SubscribeReturnCode::Success(granted))
         }
         Err(error) => match settings.strictness {
-            Strictness::Strict => Err(Violation::Filter { filter: shorten(filter), error }),
+            Strictness::Strict => Err(Violation::Filter {
+                filter: shorten(filter),
+                error,
+            }),
             Strictness::Lenient => Ok(SubscribeReturnCode::Failure),
         },
     }
@@ -114,8 +130,10 @@ fn handle_publish(publish: &Publish, session: &Session, out: &mut BytesMut) -> R
     if publish.qos == QoS::ExactlyOnce {
         return Err(Violation::QoS2);
     }
-    let topic = DeviceTopic::parse(&publish.topic, session.target())
-        .map_err(|error| Violation::Topic { topic: shorten(&publish.topic), error })?;
+    let topic = DeviceTopic::parse(&publish.topic, session.target()).map_err(|error| Violation::Topic {
+        topic: shorten(&publish.topic),
+        error,
+    })?;
     match topic {
         DeviceTopic::Telemetry { bag, .. } => {
             if publish.payload.len() + bag.len() > limits::D2C_MESSAGE_BYTES {
@@ -133,7 +151,9 @@ fn handle_publish(publish: &Publish, session: &Session, out: &mut BytesMut) -> R
             session.telemetry(properties, &publish.payload);
         }
         DeviceTopic::TwinGet { rid } => session.read_twin(rid),
-        DeviceTopic::TwinPatchReported { rid, version } => session.update_reported(rid, version, &publish.payload),
+        DeviceTopic::TwinPatchReported { rid, version } => {
+            session.update_reported(rid, version, &publish.payload);
+        }
         DeviceTopic::MethodResponse { status, rid } => {
             // An id that is no number was never given out: the answer is late or lost.
             if let Ok(id) = rid.parse() {
@@ -153,14 +173,36 @@ pub(super) fn encode_frame(frame: ToDevice, out: &mut BytesMut) -> Result<(), Vi
     let (topic, payload): (String, Bytes) = match frame {
         ToDevice::MethodRequest { id, name, payload } => {
             let rid = id.to_string();
-            (HubTopic::MethodRequest { name: &name, rid: &rid }.to_string(), payload.as_bytes().clone())
+            (
+                HubTopic::MethodRequest {
+                    name: &name,
+                    rid: &rid,
+                }
+                .to_string(),
+                payload.as_bytes().clone(),
+            )
         }
-        ToDevice::TwinResponse { rid, status, version, body } => {
-            (HubTopic::TwinResponse { status, rid: &rid, version }.to_string(), body)
-        }
-        ToDevice::DesiredChanged(change) => {
-            (HubTopic::DesiredChanged { version: change.version }.to_string(), change.payload)
-        }
+        ToDevice::TwinResponse {
+            rid,
+            status,
+            version,
+            body,
+        } => (
+            HubTopic::TwinResponse {
+                status,
+                rid: &rid,
+                version,
+            }
+            .to_string(),
+            body,
+        ),
+        ToDevice::DesiredChanged(change) => (
+            HubTopic::DesiredChanged {
+                version: change.version,
+            }
+            .to_string(),
+            change.payload,
+        ),
     };
     encode(publish_qos0(topic, payload), out)?;
     Ok(())

@@ -21,12 +21,19 @@ pub(crate) struct WebSocketStream {
 
 impl WebSocketStream {
     pub(crate) fn new(socket: WebSocket) -> Self {
-        Self { socket, rest: Bytes::new() }
+        Self {
+            socket,
+            rest: Bytes::new(),
+        }
     }
 }
 
 impl AsyncRead for WebSocketStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.rest.is_empty() {
             match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
                 Some(Ok(Message::Binary(bytes))) => self.rest = bytes,
@@ -50,15 +57,21 @@ impl AsyncWrite for WebSocketStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(io::Error::other)?;
         let frame = Message::Binary(Bytes::copy_from_slice(bytes));
-        Pin::new(&mut self.socket).start_send(frame).map_err(io::Error::other)?;
+        Pin::new(&mut self.socket)
+            .start_send(frame)
+            .map_err(io::Error::other)?;
         Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx).map_err(io::Error::other)
+        Pin::new(&mut self.socket)
+            .poll_flush(cx)
+            .map_err(io::Error::other)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_close(cx).map_err(io::Error::other)
+        Pin::new(&mut self.socket)
+            .poll_close(cx)
+            .map_err(io::Error::other)
     }
 }

@@ -129,7 +129,10 @@ impl TwinUpdate {
             ));
         }
         let body = Value::Object(body);
-        Ok(Self { patch: Arc::new(TwinPatch::from_json(&body)?), body: Arc::new(body) })
+        Ok(Self {
+            patch: Arc::new(TwinPatch::from_json(&body)?),
+            body: Arc::new(body),
+        })
     }
 
     /// The update as the service shows it: the patch and `"etag": "*"`.
@@ -197,6 +200,8 @@ fn condition(value: Option<&Value>) -> Result<Arc<str>, ServiceError> {
 fn start_time(value: Option<&Value>, now: Timestamp) -> Result<Timestamp, ServiceError> {
     match value {
         None => Ok(now),
+        // Some tools send an empty text where others leave the member out.
+        Some(Value::String(text)) if text.is_empty() => Ok(now),
         Some(Value::String(text)) => {
             Timestamp::parse(text).map_err(|e| ServiceError::invalid(format!("startTime: {e}")))
         }

@@ -32,7 +32,10 @@ pub(super) fn only_values(condition: &Expr<Path>, attribute: Attribute) -> Optio
             .filter_map(|operand| only_values(operand, attribute))
             .min_by_key(Vec::len),
         Expr::Or(operands) => {
-            let each: Option<Vec<Vec<&str>>> = operands.iter().map(|operand| only_values(operand, attribute)).collect();
+            let each: Option<Vec<Vec<&str>>> = operands
+                .iter()
+                .map(|operand| only_values(operand, attribute))
+                .collect();
             let mut ids = each?.concat();
             ids.sort_unstable();
             ids.dedup();
