@@ -25,3 +25,4 @@ pub mod sas;
 pub mod time;
 pub mod topic;
 pub mod twin;
+pub mod user_name;

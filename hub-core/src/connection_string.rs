@@ -1,1 +1,0 @@
-//! Connection strings of services, devices and modules.
