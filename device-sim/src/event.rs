@@ -71,6 +71,13 @@ pub enum Event<'a> {
     },
     /// Something went wrong that does not end the connection.
     Failure(Failure),
+    /// The connection could not be opened, or ended although nobody wished it.
+    Disconnected {
+        /// Why.
+        cause: &'a str,
+        /// How long the device waits before it tries again.
+        retry_in: Duration,
+    },
 }
 
 /// A failure that does not end the connection.

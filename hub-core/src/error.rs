@@ -29,6 +29,13 @@ macro_rules! error_codes {
             pub fn name(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)* }
             }
+
+            /// The code of that name, exactly spelled; `None` for one that is
+            /// not in this table, such as a newer code of the real service.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $(stringify!($name) => Some(Self::$name),)* _ => None }
+            }
         }
     };
 }
@@ -175,5 +182,10 @@ mod tests {
         assert_eq!(ErrorCode::DeviceNotOnline.status(), 404);
         assert_eq!(ErrorCode::DeviceNotOnline.name(), "DeviceNotOnline");
         assert_eq!(ErrorCode::GatewayTimeout.status(), 504);
+        assert_eq!(
+            ErrorCode::from_name("DeviceNotOnline"),
+            Some(ErrorCode::DeviceNotOnline)
+        );
+        assert_eq!(ErrorCode::from_name("devicenotonline"), None);
     }
 }

@@ -1,1 +1,0 @@
-//! Scheduled jobs: the job and per-device state machines.

@@ -1,0 +1,110 @@
+//! Takes one running job through its devices.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use hub_core::error::ServiceError;
+use hub_core::ids::Target;
+use hub_core::job::{Action, Outcome};
+use hub_core::time::Timestamp;
+
+use super::Shared;
+use super::cell::JobCell;
+use crate::Fleet;
+
+/// Outcomes that are entered under one lock.
+const BATCH: usize = 256;
+
+/// Runs a job to its end: all devices done, window closed, or stopped.
+pub(super) async fn run<F: Fleet>(shared: Arc<Shared<F>>, cell: Arc<JobCell>, window_end: Timestamp) {
+    let clock = &shared.clock;
+    tokio::select! {
+        done = AssertUnwindSafe(drive(&shared, &cell)).catch_unwind() => {
+            // The panic itself has been reported by the panic hook.
+            if done.is_err() {
+                cell.update(|job| job.fail("the operation on a device crashed", clock.now()));
+            }
+        }
+        () = clock.sleep_until(window_end) => cell.update(|job| job.close_window(clock.now())),
+        () = cell.stopped() => {}
+    }
+    shared.table().retire(&cell, clock.now());
+    shared.changed.notify_one();
+    let progress = *cell.watch().borrow();
+    tracing::debug!(
+        job = %cell.id(),
+        status = progress.status.name(),
+        devices = progress.statistics.device_count,
+        failed = progress.statistics.failed_count,
+        "job ended"
+    );
+}
+
+async fn drive<F: Fleet>(shared: &Shared<F>, cell: &JobCell) {
+    match select(shared, cell).await {
+        Ok(targets) => act_on_all(shared, cell, &targets).await,
+        Err(error) => cell.update(|job| job.fail(&error.message, shared.clock.now())),
+    }
+}
+
+/// Evaluates the query, once, and makes the records. Gives the targets in the
+/// order of their record numbers.
+async fn select<F: Fleet>(shared: &Shared<F>, cell: &JobCell) -> Result<Vec<Target>, ServiceError> {
+    let targets = shared.fleet.query(&cell.request().condition).await?;
+    shared.table().reserve(cell, targets.len())?;
+    Ok(cell.update(|job| job.select(targets, shared.clock.now())))
+}
+
+async fn act_on_all<F: Fleet>(shared: &Shared<F>, cell: &JobCell, targets: &[Target]) {
+    let fan_out = shared.settings.fan_out.max(1);
+    let mut begun = 0;
+    let mut in_flight = FuturesUnordered::new();
+    let mut done = Vec::with_capacity(BATCH);
+    loop {
+        let next = begun..targets.len().min(begun + fan_out - in_flight.len());
+        if !next.is_empty() {
+            let now = shared.clock.now();
+            cell.update(|job| {
+                for number in next.clone() {
+                    job.begin(number, now);
+                }
+            });
+            begun = next.end;
+            in_flight.extend(next.map(|number| act(shared, cell, number, &targets[number])));
+        }
+        let Some(first) = in_flight.next().await else {
+            return;
+        };
+        done.push(first);
+        while done.len() < BATCH
+            && let Some(Some(another)) = in_flight.next().now_or_never()
+        {
+            done.push(another);
+        }
+        let now = shared.clock.now();
+        cell.update(|job| {
+            for (number, result) in done.drain(..) {
+                job.settle(number, result, now);
+            }
+        });
+        // A fleet that answers instantly must not keep the window, a stop or
+        // other tasks from their turn.
+        tokio::task::consume_budget().await;
+    }
+}
+
+async fn act<F: Fleet>(
+    shared: &Shared<F>,
+    cell: &JobCell,
+    number: usize,
+    target: &Target,
+) -> (usize, Result<Outcome, ServiceError>) {
+    let fleet = &*shared.fleet;
+    let result = match &cell.request().action {
+        Action::Method(call) => fleet.invoke_method(target, call).await.map(Outcome::Method),
+        Action::Twin(update) => fleet.update_twin(target, update).await.map(|()| Outcome::Twin),
+    };
+    (number, result)
+}
