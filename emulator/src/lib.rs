@@ -30,5 +30,5 @@ pub use self::hub::Strictness;
 pub use self::hub::counters::CounterValues;
 pub use self::hub::telemetry::{LogBounds, TelemetryMessage};
 pub use self::import::{ImportError, Imported};
-pub use self::server::{DEVELOPMENT_KEY, Hub, OWNER_POLICY};
+pub use self::server::{DEVELOPMENT_KEY, Hub, MemoryConnector, OWNER_POLICY};
 pub use self::tls::TlsError;

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         .with_env_filter(&args.log)
         .with_writer(std::io::stderr)
         .init();
+    mqtt_wire::raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}")),

@@ -284,16 +284,19 @@ impl Hub {
         import::import(&self.app.hub, text)
     }
 
-    /// Opens an in-memory connection to the hub's MQTT front, for fleets that
-    /// would need more descriptors than a process may have.
+    /// Opens an in-memory connection to the hub's MQTT front.
     #[must_use]
     pub fn connect_in_memory(&self) -> DuplexStream {
-        let (device, hub) = tokio::io::duplex(DUPLEX_BYTES);
-        let serve = mqtt::serve(hub, self.app.hub.clone());
-        self.app
-            .tasks
-            .spawn(self.app.stop.clone().run_until_cancelled_owned(serve));
-        device
+        self.memory_connector().connect()
+    }
+
+    /// Opens in-memory connections for whoever does not hold the hub: a fleet
+    /// that would need more descriptors than a process may have.
+    #[must_use]
+    pub fn memory_connector(&self) -> MemoryConnector {
+        MemoryConnector {
+            app: self.app.clone(),
+        }
     }
 
     /// The hub's time: the system's plus whatever it was advanced by.
@@ -343,6 +346,32 @@ impl Hub {
         self.app.stop.cancel();
         self.app.tasks.close();
         self.app.tasks.wait().await;
+    }
+}
+
+/// Opens in-memory connections to a hub's MQTT front; clones reach the same
+/// hub. Once the hub has stopped, a connection is closed as soon as it is made.
+#[derive(Clone)]
+pub struct MemoryConnector {
+    app: App,
+}
+
+impl MemoryConnector {
+    /// A connection's near end; the hub serves the far one.
+    #[must_use]
+    pub fn connect(&self) -> DuplexStream {
+        let (device, hub) = tokio::io::duplex(DUPLEX_BYTES);
+        let serve = mqtt::serve(hub, self.app.hub.clone());
+        self.app
+            .tasks
+            .spawn(self.app.stop.clone().run_until_cancelled_owned(serve));
+        device
+    }
+}
+
+impl fmt::Debug for MemoryConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryConnector").finish_non_exhaustive()
     }
 }
 

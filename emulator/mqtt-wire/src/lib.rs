@@ -7,7 +7,9 @@
 //! * [`PacketBuffer`] turns bytes that arrive in any portions into packets.
 //! * [`encode`] appends a packet to an output buffer.
 //! * [`fill`] reads from a stream without keeping a buffer while it waits.
+//! * [`raise_descriptor_limit`] makes room for thousands of connections.
 
+mod descriptors;
 mod fill;
 
 use std::num::NonZeroU16;
@@ -20,6 +22,7 @@ use rmqtt_codec::v3::Codec;
 pub use rmqtt_codec::v3::{Connect, ConnectAck, ConnectAckReason, LastWill, Packet, SubscribeReturnCode};
 use tokio_util::codec::{Decoder as _, Encoder as _};
 
+pub use self::descriptors::raise_descriptor_limit;
 pub use self::fill::fill;
 
 /// Protocol level of MQTT 3.1.1, the only version that an IoT hub speaks.

@@ -1,1 +1,0 @@
-//! What the scenario and the end-to-end tests share.
