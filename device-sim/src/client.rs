@@ -88,7 +88,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Client<'a, S> {
         let mut timer = Box::pin(sleep_until(client.session.next_timeout()));
         while !client.session.is_ready() {
             // Not ready, so there is nothing yet to renew.
-            client.turn(timer.as_mut(), std::future::pending(), observe).await?;
+            client
+                .turn(timer.as_mut(), std::future::pending(), observe)
+                .await?;
         }
         Ok(client)
     }

@@ -213,7 +213,10 @@ mod tests {
         ));
         let now = Timestamp::from_unix_seconds(2_000_000_000 - 3600);
         let login = credentials.login(&dev1(), now);
-        assert_eq!(login.user_name, "hub1.azure-devices.net/dev1/?api-version=2021-04-12");
+        assert_eq!(
+            login.user_name,
+            "hub1.azure-devices.net/dev1/?api-version=2021-04-12"
+        );
         // The test vector of the service's documentation of tokens.
         let expected = "SharedAccessSignature sr=hub1.azure-devices.net%2Fdevices%2Fdev1\
             &sig=3ojmTOJ%2Fi%2BCvMefm%2FpOigWKHn1MOqda2jknE7dIsDOw%3D&se=2000000000";
@@ -261,7 +264,10 @@ mod tests {
         let Ok(ConnectionString::Device(device)) = ConnectionString::parse(text) else {
             panic!("not a device's");
         };
-        assert_eq!(Credentials::device(&device).unwrap_err(), CredentialsError::Certificate);
+        assert_eq!(
+            Credentials::device(&device).unwrap_err(),
+            CredentialsError::Certificate
+        );
         let login = Credentials::policy(&service()).login(&dev1(), Timestamp::from_unix_seconds(1));
         assert!(!format!("{login:?}").contains("sig="));
     }

@@ -54,7 +54,9 @@ pub fn open_file_limit() -> Option<u64> {
 }
 
 fn parse_limit(limits: &str) -> Option<u64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
     // The first number is the soft limit, the one that counts.
     line.split_whitespace().next()?.parse().ok()
 }

@@ -95,10 +95,15 @@ fn entry(target: &Target, credentials: &Credentials, tags: &Map<String, Value>) 
 
 /// The hub writes the code as a name or as a number.
 fn already_exists(error: &Value) -> bool {
-    let codes = [ErrorCode::DeviceAlreadyExists, ErrorCode::ModuleAlreadyExistsOnDevice];
+    let codes = [
+        ErrorCode::DeviceAlreadyExists,
+        ErrorCode::ModuleAlreadyExistsOnDevice,
+    ];
     match &error["errorCode"] {
         Value::String(name) => ErrorCode::from_name(name).is_some_and(|code| codes.contains(&code)),
-        number => codes.iter().any(|code| number.as_u64() == Some(u64::from(code.number()))),
+        number => codes
+            .iter()
+            .any(|code| number.as_u64() == Some(u64::from(code.number()))),
     }
 }
 
@@ -110,7 +115,8 @@ mod tests {
 
     #[test]
     fn an_entry_carries_the_derived_key_and_tags() {
-        let text = "HostName=h;SharedAccessKeyName=o;SharedAccessKey=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        let text =
+            "HostName=h;SharedAccessKeyName=o;SharedAccessKey=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
         let Ok(ConnectionString::Service(service)) = ConnectionString::parse(text) else {
             panic!("not a service's");
         };

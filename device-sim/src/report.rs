@@ -138,7 +138,9 @@ pub struct Latencies {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { devices, connections, .. } = self;
+        let Self {
+            devices, connections, ..
+        } = self;
         let row = |f: &mut fmt::Formatter<'_>, name: &str, text: String| writeln!(f, "{name:<14}{text}");
         row(f, "devices", {
             let mut text = format!("{} connected of {}", devices.connected, devices.total);
@@ -153,9 +155,21 @@ impl fmt::Display for Report {
             }
             text
         })?;
-        let Connections { opened, lost, renewed } = connections;
-        row(f, "connections", format!("{opened} opened, {lost} lost, {renewed} renewed"))?;
-        let Methods { received, answered, by_name } = &self.methods;
+        let Connections {
+            opened,
+            lost,
+            renewed,
+        } = connections;
+        row(
+            f,
+            "connections",
+            format!("{opened} opened, {lost} lost, {renewed} renewed"),
+        )?;
+        let Methods {
+            received,
+            answered,
+            by_name,
+        } = &self.methods;
         row(f, "methods", format!("{received} received, {answered} answered"))?;
         for (name, count) in by_name {
             let text = format!("{name}: {} calls on {} devices", count.calls, count.devices);
@@ -170,12 +184,21 @@ impl fmt::Display for Report {
                 twins.desired_changes, twins.reports_sent, twins.reports_accepted
             ),
         )?;
-        for count in twins.desired.iter().filter(|count| !count.desired.is_null()).take(8) {
+        for count in twins
+            .desired
+            .iter()
+            .filter(|count| !count.desired.is_null())
+            .take(8)
+        {
             let document: String = count.desired.to_string().chars().take(70).collect();
             row(f, "", format!("{} devices have {document}", count.devices))?;
         }
         let Messages { sent, acknowledged } = self.telemetry;
-        row(f, "telemetry", format!("{sent} sent, {acknowledged} acknowledged"))?;
+        row(
+            f,
+            "telemetry",
+            format!("{sent} sent, {acknowledged} acknowledged"),
+        )?;
         if self.messages_received > 0 {
             row(f, "messages", format!("{} received", self.messages_received))?;
         }
@@ -298,7 +321,10 @@ mod tests {
                 twin_read: None,
                 twin_report: None,
             },
-            failures: BTreeMap::from([("a rare thing".to_owned(), 1), ("connection closed by the hub".to_owned(), 12)]),
+            failures: BTreeMap::from([
+                ("a rare thing".to_owned(), 1),
+                ("connection closed by the hub".to_owned(), 12),
+            ]),
             process: None,
         }
     }

@@ -136,7 +136,11 @@ impl Transport {
     /// # Errors
     /// When the certificates or the host's name cannot be used.
     pub fn tls(host: &Host, ca_file: Option<&Path>) -> Result<Self, TlsError> {
-        let name = host.name().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = host
+            .name()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
         let server = ServerName::try_from(name.clone())
             .map_err(|source| TlsError::ServerName { host: name, source })?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -118,7 +118,14 @@ mod tests {
 
     #[test]
     fn shares_are_percentages_or_fractions() {
-        for (text, of_1000) in [("5%", 50), ("0.05", 50), ("100%", 1000), ("0", 0), ("1", 1000), ("0.04%", 0)] {
+        for (text, of_1000) in [
+            ("5%", 50),
+            ("0.05", 50),
+            ("100%", 1000),
+            ("0", 0),
+            ("1", 1000),
+            ("0.04%", 0),
+        ] {
             assert_eq!(text.parse::<Share>().unwrap().of(1000), of_1000, "{text}");
         }
         for text in ["", "%", "101%", "1.1", "-1%", "5 percent"] {

@@ -203,9 +203,11 @@ impl Device {
             Input::TwinRead { desired, reported } => {
                 let wanted = properties::content(desired);
                 // What is reported already need not be reported at every reconnect.
-                let known = wanted
-                    .iter()
-                    .all(|(key, value)| reported.get(key).is_some_and(|has| properties::contains(has, value)));
+                let known = wanted.iter().all(|(key, value)| {
+                    reported
+                        .get(key)
+                        .is_some_and(|has| properties::contains(has, value))
+                });
                 (self.behaviour.reflect_desired && !known).then(|| report(wanted))
             }
             Input::DesiredChanged { patch } => {

@@ -66,8 +66,16 @@ mod tests {
     fn merging_follows_the_rules_of_twins() {
         for (document, patch, expected) in [
             (json!({}), json!({"a": 1, "$version": 7}), json!({"a": 1})),
-            (json!({"a": {"b": 1}}), json!({"a": {"c": 2}}), json!({"a": {"b": 1, "c": 2}})),
-            (json!({"a": {"b": 1}}), json!({"a": {"b": null}}), json!({"a": {}})),
+            (
+                json!({"a": {"b": 1}}),
+                json!({"a": {"c": 2}}),
+                json!({"a": {"b": 1, "c": 2}}),
+            ),
+            (
+                json!({"a": {"b": 1}}),
+                json!({"a": {"b": null}}),
+                json!({"a": {}}),
+            ),
             (json!({"a": 1}), json!({"a": null, "z": null}), json!({})),
             (json!({"a": 1}), json!({"a": {"b": null}}), json!({"a": {}})),
             (json!({"a": {"b": 1}}), json!({"a": [1]}), json!({"a": [1]})),
@@ -81,10 +89,19 @@ mod tests {
     #[test]
     fn a_part_may_leave_members_out_but_not_differ() {
         let document = json!({"building": 43, "floor": 3, "at": {"x": 1, "y": 2}});
-        for part in [json!({}), json!({"building": 43}), json!({"at": {"y": 2}, "floor": 3})] {
+        for part in [
+            json!({}),
+            json!({"building": 43}),
+            json!({"at": {"y": 2}, "floor": 3}),
+        ] {
             assert!(contains(&document, &part), "{part}");
         }
-        for part in [json!({"building": 44}), json!({"room": 1}), json!({"at": {"x": {}}}), json!([])] {
+        for part in [
+            json!({"building": 44}),
+            json!({"room": 1}),
+            json!({"at": {"x": {}}}),
+            json!([]),
+        ] {
             assert!(!contains(&document, &part), "{part}");
         }
     }

@@ -41,9 +41,7 @@ impl Telemetry {
     /// is nothing but `${sequence}` becomes the number itself.
     #[must_use]
     pub fn new(interval: Duration, body: &Value, properties: BTreeMap<String, String>) -> Self {
-        let text = body
-            .to_string()
-            .replace(&format!("\"{SEQUENCE}\""), SEQUENCE);
+        let text = body.to_string().replace(&format!("\"{SEQUENCE}\""), SEQUENCE);
         let properties = MessageProperties {
             system: BTreeMap::from([
                 (SystemProperty::ContentType, "application/json".to_owned()),

@@ -86,7 +86,10 @@ fn telemetry_counts_and_names_the_device() {
     let body = json!({"d": "${device}", "n": "${sequence}", "t": "#${sequence} ${x}"});
     let properties = [("alert".to_owned(), "a b".to_owned())].into();
     let telemetry = Telemetry::new(Duration::from_secs(1), &body, properties);
-    assert_eq!(telemetry.bag(), "%24.ct=application%2Fjson&%24.ce=utf-8&alert=a%20b");
+    assert_eq!(
+        telemetry.bag(),
+        "%24.ct=application%2Fjson&%24.ce=utf-8&alert=a%20b"
+    );
     let mut device = device(Behaviour::default().with_telemetry(telemetry), Conduct::Normal);
     for number in 1..=2 {
         let Some(Action::Publish(body)) = device.handle(Input::TelemetryDue) else {
@@ -110,7 +113,16 @@ fn a_method_is_read_from_one_argument() {
         assert_eq!(answer.payload, payload, "{text}");
         assert_eq!(answer.delay, Duration::from_millis(delay), "{text}");
     }
-    for text in ["", "a", "=200", "a=ok", "a=200:", "a=200:{", "a=200:{}x", "a=200:{}:soon"] {
+    for text in [
+        "",
+        "a",
+        "=200",
+        "a=ok",
+        "a=200:",
+        "a=200:{",
+        "a=200:{}x",
+        "a=200:{}:soon",
+    ] {
         assert!(MethodAnswer::parse(text).is_err(), "{text}");
     }
 }
@@ -129,7 +141,13 @@ fn a_behaviour_is_read_from_json() {
     assert_eq!(behaviour.telemetry().unwrap().interval(), Duration::from_secs(2));
 
     assert_eq!(Behaviour::from_json("{}").unwrap(), Behaviour::default());
-    for text in ["", "[]", r#"{"method":{}}"#, r#"{"telemetry":{}}"#, r#"{"telemetry":{"interval":"x"}}"#] {
+    for text in [
+        "",
+        "[]",
+        r#"{"method":{}}"#,
+        r#"{"telemetry":{}}"#,
+        r#"{"telemetry":{"interval":"x"}}"#,
+    ] {
         assert!(Behaviour::from_json(text).is_err(), "{text}");
     }
 }

@@ -5,9 +5,7 @@ use crate::behaviour::{Behaviour, Conduct, Device, MethodAnswer};
 use crate::session::SessionSettings;
 use bytes::Bytes;
 use hub_core::ids::{DeviceId, Target};
-use mqtt_wire::{
-    ConnectAck, ConnectAckReason, Packet, QoS, SubscribeReturnCode, encode, publish_qos0,
-};
+use mqtt_wire::{ConnectAck, ConnectAckReason, Packet, QoS, SubscribeReturnCode, encode, publish_qos0};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, DuplexStream};
 use tokio::task::JoinHandle;
@@ -50,14 +48,19 @@ impl Hub {
     async fn accept(&mut self) {
         assert!(matches!(self.receive().await, Packet::Connect(_)));
         self.send([connack(ConnectAckReason::ConnectionAccepted)]).await;
-        let Packet::Subscribe { packet_id, topic_filters } = self.receive().await else {
+        let Packet::Subscribe {
+            packet_id,
+            topic_filters,
+        } = self.receive().await
+        else {
             panic!("no SUBSCRIBE");
         };
         let status = vec![SubscribeReturnCode::Success(QoS::AtMostOnce); topic_filters.len()];
         self.send([Packet::SubscribeAck { packet_id, status }]).await;
         assert_eq!(self.published().await.0, "$iothub/twin/GET/?$rid=1");
         let twin = Bytes::from_static(br#"{"desired":{"$version":1},"reported":{"$version":1}}"#);
-        self.send([publish_qos0("$iothub/twin/res/200/?$rid=1", twin)]).await;
+        self.send([publish_qos0("$iothub/twin/res/200/?$rid=1", twin)])
+            .await;
     }
 }
 
@@ -106,7 +109,8 @@ fn start(
 #[tokio::test]
 async fn the_first_bytes_are_the_documented_connect() {
     let (mut hub, _stop, task) = start(Behaviour::default(), None);
-    let expected = b"\x10\x35\x00\x04MQTT\x04\xc2\x00\x3c\x00\x04dev1\x00\x1eh/dev1/?api-version=2021-04-12\x00\x03sig";
+    let expected =
+        b"\x10\x35\x00\x04MQTT\x04\xc2\x00\x3c\x00\x04dev1\x00\x1eh/dev1/?api-version=2021-04-12\x00\x03sig";
     let mut bytes = vec![0; expected.len()];
     hub.stream.read_exact(&mut bytes).await.unwrap();
     assert_eq!(bytes, expected);
@@ -141,7 +145,10 @@ async fn a_delayed_answer_and_a_ping_come_in_their_time() {
     let asked = Instant::now();
     hub.send([method("slow", 1)]).await;
     let answer = hub.published().await;
-    assert_eq!(answer, ("$iothub/methods/res/200/?$rid=1".into(), r#"{"ok":true}"#.into()));
+    assert_eq!(
+        answer,
+        ("$iothub/methods/res/200/?$rid=1".into(), r#"{"ok":true}"#.into())
+    );
     let answered = Instant::now();
     assert_eq!((answered - asked).as_secs(), 20);
     assert_eq!(hub.receive().await, Packet::PingRequest);
@@ -153,8 +160,11 @@ async fn a_desired_change_comes_back_as_a_report() {
     let (mut hub, _stop, _task) = start(Behaviour::default().with_reflection(), None);
     hub.accept().await;
     let body = Bytes::from_static(br#"{"building":43,"floor":3,"$version":2}"#);
-    hub.send([publish_qos0("$iothub/twin/PATCH/properties/desired/?$version=2", body)])
-        .await;
+    hub.send([publish_qos0(
+        "$iothub/twin/PATCH/properties/desired/?$version=2",
+        body,
+    )])
+    .await;
     assert_eq!(
         hub.published().await,
         (
@@ -190,7 +200,10 @@ async fn a_refusal_and_garbage_end_the_connection() {
     hub.accept().await;
     hub.stream.write_all(b"\xf0\x00").await.unwrap();
     let error = task.await.unwrap().unwrap_err();
-    assert!(matches!(error, ClientError::Session(SessionError::Wire(_))), "{error}");
+    assert!(
+        matches!(error, ClientError::Session(SessionError::Wire(_))),
+        "{error}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,7 +69,9 @@ pub(super) async fn run(shared: Arc<Shared>, index: usize, conduct: Conduct, per
         let retry_in = pause(shared.backoff, failures, random.next_fraction());
         failures += 1;
         let cause = &cause;
-        shared.tally.observe(index, &Event::Disconnected { cause, retry_in });
+        shared
+            .tally
+            .observe(index, &Event::Disconnected { cause, retry_in });
         tokio::select! {
             () = sleep(retry_in) => {}
             () = shared.stop.cancelled() => return,

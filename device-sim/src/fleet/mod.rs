@@ -272,10 +272,13 @@ struct Shared {
 async fn connect_all(shared: Arc<Shared>, roles: Vec<Role>, per_second: Option<u32>) {
     let mut tasks = JoinSet::new();
     let start = Instant::now();
-    let online = roles.into_iter().enumerate().filter_map(|(index, role)| match role {
-        Role::Offline => None,
-        Role::Online(conduct) => Some((index, conduct)),
-    });
+    let online = roles
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, role)| match role {
+            Role::Offline => None,
+            Role::Online(conduct) => Some((index, conduct)),
+        });
     for ((index, conduct), place) in online.zip(0_u32..) {
         let permit = async {
             if let Some(per_second) = per_second {

@@ -299,7 +299,9 @@ impl Tally {
         self.desired_documents()
             .into_iter()
             .filter(|(document, _)| {
-                let document = document.as_deref().and_then(|text| serde_json::from_str(text).ok());
+                let document = document
+                    .as_deref()
+                    .and_then(|text| serde_json::from_str(text).ok());
                 document.is_some_and(|document: Value| properties::contains(&document, part))
             })
             .map(|(_, devices)| devices)

@@ -103,7 +103,10 @@ impl Hub {
                 None => {
                     let rid = publish.topic.split_once("/GET/")?.1;
                     let twin = br#"{"desired":{"room":1,"$version":1},"reported":{"$version":1}}"#;
-                    Some(publish_qos0(format!("$iothub/twin/res/200/{rid}"), Bytes::from_static(twin)))
+                    Some(publish_qos0(
+                        format!("$iothub/twin/res/200/{rid}"),
+                        Bytes::from_static(twin),
+                    ))
                 }
             },
             _ => None,
@@ -136,7 +139,12 @@ async fn every_device_receives_and_is_counted() {
         failing: Share::new(0.05).unwrap(),
         silent: Share::new(0.05).unwrap(),
     };
-    let fleet = builder(&hub).numbered("dev", 200).shares(shares).seed(3).start().unwrap();
+    let fleet = builder(&hub)
+        .numbered("dev", 200)
+        .shares(shares)
+        .seed(3)
+        .start()
+        .unwrap();
     fleet.wait_connected(LONG).await.unwrap();
     assert_eq!((fleet.expected(), fleet.connected()), (180, 180));
     let online: BTreeSet<String> = fleet
@@ -145,7 +153,9 @@ async fn every_device_receives_and_is_counted() {
         .map(|(target, _)| target.to_string())
         .collect();
     assert_eq!(*hub.clients.lock().unwrap(), online);
-    let read = fleet.wait_for(LONG, |fleet| fleet.devices_with_desired(&json!({"room": 1})) == 180);
+    let read = fleet.wait_for(LONG, |fleet| {
+        fleet.devices_with_desired(&json!({"room": 1})) == 180
+    });
     assert!(read.await);
 
     hub.say("$iothub/methods/POST/lockDoor/?$rid=1", "{}");
@@ -168,7 +178,10 @@ async fn every_device_receives_and_is_counted() {
     assert_eq!(report.devices.failing, 10);
     assert_eq!(report.methods.by_name["lockDoor"].devices, 180);
     assert_eq!(report.twins.desired.len(), 1);
-    assert_eq!(report.twins.desired[0].desired, json!({"building": 43, "floor": 3, "room": 1}));
+    assert_eq!(
+        report.twins.desired[0].desired,
+        json!({"building": 43, "floor": 3, "room": 1})
+    );
     assert_eq!(report.latency.connect.unwrap().count, 180);
     assert_eq!(report.failures, [].into());
 }
@@ -182,7 +195,10 @@ async fn failures_to_connect_are_retried_and_counted() {
     assert!(error.to_string().contains("connection refused"), "{error}");
     fleet.wait_connected(LONG).await.unwrap();
     let report = fleet.stop().await;
-    assert_eq!(report.failures, [("cannot connect: connection refused".to_owned(), 30)].into());
+    assert_eq!(
+        report.failures,
+        [("cannot connect: connection refused".to_owned(), 30)].into()
+    );
     assert_eq!(report.connections.opened, 10);
 }
 
@@ -208,7 +224,11 @@ async fn a_lost_connection_is_opened_again() {
     assert_eq!((counts.opened, counts.lost), (10, 5));
     let seen = seen.lock().unwrap();
     assert_eq!(seen.len(), 5);
-    assert!(seen.iter().all(|text| text.ends_with("connection closed by the hub")), "{seen:?}");
+    assert!(
+        seen.iter()
+            .all(|text| text.ends_with("connection closed by the hub")),
+        "{seen:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -248,9 +268,18 @@ async fn telemetry_is_spread_and_acknowledged() {
         .start()
         .unwrap();
     fleet.wait_connected(LONG).await.unwrap();
-    let some = fleet.wait_for(LONG, |fleet| fleet.counts().telemetry_acknowledged >= 20).await;
-    assert!(some && fleet.counts().telemetry_sent < 50, "all devices send at once");
-    assert!(fleet.wait_for(LONG, |fleet| fleet.counts().telemetry_acknowledged >= 100).await);
+    let some = fleet
+        .wait_for(LONG, |fleet| fleet.counts().telemetry_acknowledged >= 20)
+        .await;
+    assert!(
+        some && fleet.counts().telemetry_sent < 50,
+        "all devices send at once"
+    );
+    assert!(
+        fleet
+            .wait_for(LONG, |fleet| fleet.counts().telemetry_acknowledged >= 100)
+            .await
+    );
     assert!(fleet.report().latency.telemetry.is_some());
 }
 

@@ -324,7 +324,12 @@ impl Session {
         }
     }
 
-    fn handle_accepted(&mut self, ack: ConnectAck, now: Instant, out: &mut BytesMut) -> Result<(), SessionError> {
+    fn handle_accepted(
+        &mut self,
+        ack: ConnectAck,
+        now: Instant,
+        out: &mut BytesMut,
+    ) -> Result<(), SessionError> {
         if ack.return_code != ConnectAckReason::ConnectionAccepted {
             return Err(SessionError::Refused(ack.return_code));
         }
@@ -373,7 +378,10 @@ impl Session {
 
     fn read_twin(&mut self, now: Instant, out: &mut BytesMut) -> Result<(), SessionError> {
         let rid = self.twin.next_id();
-        let topic = DeviceTopic::TwinGet { rid: &rid.to_string() }.to_string();
+        let topic = DeviceTopic::TwinGet {
+            rid: &rid.to_string(),
+        }
+        .to_string();
         self.twin.begin(TwinRequest::Read(rid), now);
         self.send(publish_qos0(topic, Bytes::new()), now, out)
     }

@@ -172,11 +172,21 @@ fn settings_add_messages_and_leave_the_twin_alone() {
     let [Packet::Subscribe { topic_filters, .. }] = &packets[..] else {
         panic!("{packets:?}");
     };
-    assert_eq!(topic_filters[3], ("devices/dev1/messages/devicebound/#".into(), QoS::AtLeastOnce));
+    assert_eq!(
+        topic_filters[3],
+        ("devices/dev1/messages/devicebound/#".into(), QoS::AtLeastOnce)
+    );
     assert_eq!(bench.give(subscribed()).unwrap(), []);
     let id = NonZeroU16::new(9).unwrap();
-    let message = publish_qos1("devices/dev1/messages/devicebound/%24.mid=1", Bytes::from_static(b"hi"), id);
-    assert_eq!(bench.give(message).unwrap(), [Packet::PublishAck { packet_id: id }]);
+    let message = publish_qos1(
+        "devices/dev1/messages/devicebound/%24.mid=1",
+        Bytes::from_static(b"hi"),
+        id,
+    );
+    assert_eq!(
+        bench.give(message).unwrap(),
+        [Packet::PublishAck { packet_id: id }]
+    );
     assert_eq!(bench.events.take().last().unwrap(), "message %24.mid=1 hi");
 }
 
@@ -230,7 +240,12 @@ fn a_method_is_answered_under_its_request_id() {
     assert_eq!(other[0].0, "$iothub/methods/res/404/?$rid=2");
     assert_eq!(
         bench.events.take(),
-        ["method lockDoor", "MethodAnswered", "method other", "MethodAnswered"]
+        [
+            "method lockDoor",
+            "MethodAnswered",
+            "method other",
+            "MethodAnswered"
+        ]
     );
 }
 
@@ -238,7 +253,9 @@ fn a_method_is_answered_under_its_request_id() {
 fn a_delayed_answer_comes_when_it_is_due_and_no_earlier() {
     let slow = MethodAnswer::new(200, &json!(1)).after(Duration::from_secs(3));
     let quick = MethodAnswer::new(201, &json!(2)).after(Duration::from_secs(1));
-    let behaviour = Behaviour::default().with_method("slow", slow).with_method("quick", quick);
+    let behaviour = Behaviour::default()
+        .with_method("slow", slow)
+        .with_method("quick", quick);
     let mut bench = Bench::ready(behaviour);
     assert_eq!(bench.hub("$iothub/methods/POST/slow/?$rid=1", ""), []);
     assert_eq!(bench.hub("$iothub/methods/POST/quick/?$rid=2", ""), []);
@@ -256,7 +273,10 @@ fn a_device_with_too_much_to_do_says_so() {
     let slow = MethodAnswer::new(200, &json!(1)).after(Duration::from_secs(3));
     let mut bench = Bench::ready(Behaviour::default().with_method("slow", slow));
     for rid in 0..IN_FLIGHT {
-        assert_eq!(bench.hub(&format!("$iothub/methods/POST/slow/?$rid={rid}"), ""), []);
+        assert_eq!(
+            bench.hub(&format!("$iothub/methods/POST/slow/?$rid={rid}"), ""),
+            []
+        );
     }
     let answers = bench.hub("$iothub/methods/POST/slow/?$rid=x", "");
     assert_eq!(answers[0].0, "$iothub/methods/res/429/?$rid=x");
@@ -267,14 +287,21 @@ fn desired_changes_are_reported_back_and_old_ones_ignored() {
     let mut bench = Bench::ready(Behaviour::default().with_reflection());
     let change = |version: u64| format!("$iothub/twin/PATCH/properties/desired/?$version={version}");
     let body = r#"{"building":43,"$version":2}"#;
-    let report = pair("$iothub/twin/PATCH/properties/reported/?$rid=2", r#"{"building":43}"#);
+    let report = pair(
+        "$iothub/twin/PATCH/properties/reported/?$rid=2",
+        r#"{"building":43}"#,
+    );
     assert_eq!(bench.hub(&change(2), body), [report]);
     assert_eq!(bench.hub(&change(2), body), []);
     bench.now += Duration::from_secs(2);
     assert_eq!(bench.hub("$iothub/twin/res/204/?$rid=2&$version=2", ""), []);
     assert_eq!(
         bench.events.take(),
-        [r#"desired 2 {"$version":2,"building":43}"#, "ReportSent", "accepted after 2 s"]
+        [
+            r#"desired 2 {"$version":2,"building":43}"#,
+            "ReportSent",
+            "accepted after 2 s"
+        ]
     );
 }
 
@@ -298,8 +325,16 @@ fn what_the_hub_does_wrong_is_a_failure_but_not_the_end() {
     for (topic, body, failure) in [
         ("$iothub/nothing", "", Failure::Topic),
         ("$iothub/methods/POST/m/", "", Failure::Topic),
-        ("$iothub/twin/PATCH/properties/desired/?$version=2", "[]", Failure::Twin),
-        ("$iothub/twin/PATCH/properties/desired/?$version=x", "{}", Failure::Topic),
+        (
+            "$iothub/twin/PATCH/properties/desired/?$version=2",
+            "[]",
+            Failure::Twin,
+        ),
+        (
+            "$iothub/twin/PATCH/properties/desired/?$version=x",
+            "{}",
+            Failure::Topic,
+        ),
     ] {
         assert_eq!(bench.hub(topic, body), [], "{topic}");
         assert_eq!(bench.events.take(), [failure.to_string()], "{topic}");
@@ -321,10 +356,16 @@ fn pings_go_out_when_nothing_else_does_and_must_be_answered() {
     bench.hub("$iothub/methods/POST/lockDoor/?$rid=1", "");
     bench.now += Duration::from_secs(1);
     assert_eq!(bench.timeout(), Ok((Course::Continue, vec![])));
-    assert_eq!(bench.next_timeout(), Ok((Course::Continue, vec![Packet::PingRequest])));
+    assert_eq!(
+        bench.next_timeout(),
+        Ok((Course::Continue, vec![Packet::PingRequest]))
+    );
     assert_eq!(bench.give(Packet::PingResponse), Ok(vec![]));
     assert_eq!(bench.seconds_to_timeout(), 60.0);
-    assert_eq!(bench.next_timeout(), Ok((Course::Continue, vec![Packet::PingRequest])));
+    assert_eq!(
+        bench.next_timeout(),
+        Ok((Course::Continue, vec![Packet::PingRequest]))
+    );
     assert_eq!(bench.seconds_to_timeout(), 30.0);
     assert_eq!(bench.next_timeout(), Err(SessionError::PingTimeout));
 }
