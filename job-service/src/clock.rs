@@ -25,7 +25,7 @@ pub struct Clock {
 #[derive(Debug)]
 struct Shared {
     base: Base,
-    /// Added to the base, in ticks of 100 ns; only grows.
+    /// Added to the base, in ticks of 100 ns.
     offset: AtomicI64,
     advanced: Notify,
 }
@@ -73,6 +73,19 @@ impl Clock {
             Base::Fixed(start) => start.unix_ticks(),
         };
         Timestamp::from_unix_ticks(base.saturating_add(self.shared.offset.load(Ordering::Acquire)))
+    }
+
+    /// The system's time, whatever this clock was advanced by. Credentials are
+    /// checked against it: clients make them in real time.
+    #[must_use]
+    pub fn system_now() -> Timestamp {
+        Timestamp::from_unix_ticks(system_ticks())
+    }
+
+    /// Takes back every advance. Sleepers look at their deadlines again.
+    pub fn reset(&self) {
+        self.shared.offset.store(0, Ordering::Release);
+        self.shared.advanced.notify_waiters();
     }
 
     /// Moves the time forward and wakes every sleeper that is due by then.

@@ -11,6 +11,7 @@ use crate::ids::JobId;
 use crate::limits;
 use crate::method::MethodCall;
 use crate::time::Timestamp;
+use crate::twin::TwinPatch;
 
 /// The service's own words for a twin job that is not a forced update.
 const FORCE_UPDATE_ONLY: &str = "Missing or invalid etag for job type ScheduleUpdateTwin. ScheduleUpdateTwin job \
@@ -83,14 +84,14 @@ impl JobRequest {
     }
 }
 
-/// The twin patch of a job, kept as it was sent.
-///
-/// Whether the patch respects the rules of twins is checked when it is applied.
+/// The twin patch of a job, kept as it was sent and as it is applied.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TwinUpdate {
     /// `{"tags": {…}, "properties": {"desired": {…}}}` with at least one of the
     /// two sections and nothing else: the body of a twin `PATCH`.
     pub body: Arc<Value>,
+    /// The same patch, checked against the rules of twins once for all devices.
+    pub patch: Arc<TwinPatch>,
 }
 
 impl TwinUpdate {
@@ -102,8 +103,8 @@ impl TwinUpdate {
     /// count as absent: clients that send a whole twin mean no change by them.
     ///
     /// # Errors
-    /// `ArgumentInvalid` for any other ETag, a section that is no object, or
-    /// no section at all.
+    /// `ArgumentInvalid` for any other ETag, a section that is no object, no
+    /// section at all, or a patch that breaks the rules of twins.
     pub fn from_json(twin: &Value) -> Result<Self, ServiceError> {
         let Some(twin) = twin.as_object() else {
             return Err(ServiceError::invalid("updateTwin must be a JSON object"));
@@ -127,8 +128,10 @@ impl TwinUpdate {
                 "updateTwin must contain tags or properties.desired",
             ));
         }
+        let body = Value::Object(body);
         Ok(Self {
-            body: Arc::new(Value::Object(body)),
+            patch: Arc::new(TwinPatch::from_json(&body)?),
+            body: Arc::new(body),
         })
     }
 
@@ -197,6 +200,8 @@ fn condition(value: Option<&Value>) -> Result<Arc<str>, ServiceError> {
 fn start_time(value: Option<&Value>, now: Timestamp) -> Result<Timestamp, ServiceError> {
     match value {
         None => Ok(now),
+        // Some tools send an empty text where others leave the member out.
+        Some(Value::String(text)) if text.is_empty() => Ok(now),
         Some(Value::String(text)) => {
             Timestamp::parse(text).map_err(|e| ServiceError::invalid(format!("startTime: {e}")))
         }

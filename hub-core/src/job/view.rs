@@ -9,6 +9,7 @@ use super::record::{DeviceRecord, Outcome, RecordState, Statistics};
 use super::{Action, JobRequest, JobStatus};
 use crate::json::JsonText;
 use crate::method::{MethodCall, MethodResponse};
+use crate::query::{Attribute, Path, Row, Value};
 use crate::time::Timestamp;
 
 /// The reply to the creation of a job: `{"jobId","type","status":"queued"}`
@@ -132,6 +133,30 @@ impl RecordView<'_> {
     pub fn last_updated(&self) -> Timestamp {
         // Times that are not known yet are in the distant past.
         self.created.max(self.record.started).max(self.record.ended)
+    }
+}
+
+/// A record as a row of `devices.jobs`.
+impl Row for RecordView<'_> {
+    fn get(&self, path: &Path) -> Value<'_> {
+        if !path.keys().is_empty() {
+            return Value::Undefined;
+        }
+        match path.attribute() {
+            Attribute::DeviceId => Value::from(self.record.target.device.as_str()),
+            Attribute::ModuleId => match &self.record.target.module {
+                Some(module) => Value::from(module.as_str()),
+                None => Value::Undefined,
+            },
+            Attribute::JobId => Value::from(self.request.id.as_str()),
+            Attribute::JobType => Value::from(self.request.action.job_type().name()),
+            Attribute::Status => Value::from(self.record.state.name()),
+            Attribute::StartTimeUtc => Value::from(self.record.started.to_string()),
+            Attribute::EndTimeUtc => Value::from(self.record.ended.to_string()),
+            Attribute::CreatedDateTimeUtc => Value::from(self.created.to_string()),
+            Attribute::LastUpdatedDateTimeUtc => Value::from(self.last_updated().to_string()),
+            _ => Value::Undefined,
+        }
     }
 }
 

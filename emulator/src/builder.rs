@@ -1,0 +1,229 @@
+//! How a hub is configured and started.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hub_core::limits;
+use hub_core::sas::Key;
+use job_service::{Clock, EngineSettings};
+use tokio::net::TcpListener;
+
+use crate::hub::access::Policies;
+use crate::hub::telemetry::LogBounds;
+use crate::hub::{HubSettings, HubState, Strictness};
+use crate::server::{DEVELOPMENT_KEY, Hub, Listeners};
+use crate::tls::{Authority, TlsError};
+use crate::{listen, server};
+
+/// Whether and where one kind of connection is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// Not at all.
+    Off,
+    /// On this port; 0 means any free one.
+    On(u16),
+    /// On the first port, or on the second when the first cannot be bound.
+    OnOr(u16, u16),
+}
+
+/// The ports of a hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// MQTT without TLS.
+    pub mqtt: Listen,
+    /// MQTT over TLS.
+    pub mqtts: Listen,
+    /// REST and WebSockets without TLS.
+    pub http: Listen,
+    /// REST and WebSockets over TLS.
+    pub https: Listen,
+}
+
+impl Ports {
+    /// Any free port for each, the default of [`Hub::builder`].
+    pub const ANY: Self = Self {
+        mqtt: Listen::On(0),
+        mqtts: Listen::On(0),
+        http: Listen::On(0),
+        https: Listen::On(0),
+    };
+}
+
+/// A hub that is yet to be started; made by [`Hub::builder`].
+#[derive(Debug, Clone)]
+pub struct HubBuilder {
+    host_name: String,
+    access_key: String,
+    address: IpAddr,
+    ports: Ports,
+    data_dir: Option<PathBuf>,
+    strictness: Strictness,
+    methods_in_flight: usize,
+    telemetry: LogBounds,
+    jobs: EngineSettings,
+}
+
+/// Why a hub did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The access key is not base64 of 16 to 64 bytes.
+    #[error("the access key is not usable: {0}")]
+    AccessKey(String),
+    /// A port cannot be bound.
+    #[error("cannot listen for {kind} on {address}: {source}")]
+    Bind {
+        /// What was to be accepted there.
+        kind: &'static str,
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// The certificates cannot be made or read.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+impl HubBuilder {
+    pub(crate) fn new() -> Self {
+        Self {
+            host_name: "localhost".into(),
+            access_key: DEVELOPMENT_KEY.into(),
+            address: Ipv4Addr::LOCALHOST.into(),
+            ports: Ports::ANY,
+            data_dir: None,
+            strictness: Strictness::default(),
+            methods_in_flight: limits::METHODS_IN_FLIGHT,
+            telemetry: LogBounds::default(),
+            jobs: EngineSettings::default(),
+        }
+    }
+
+    /// The name that clients address the hub by; `localhost` by default. It
+    /// stands in connection strings and in the server certificate, beside
+    /// `localhost` and the loopback addresses.
+    #[must_use]
+    pub fn host_name(mut self, name: impl Into<String>) -> Self {
+        self.host_name = name.into();
+        self
+    }
+
+    /// The key of the hub's shared access policies, base64 of 16 to 64 bytes;
+    /// [`DEVELOPMENT_KEY`] by default.
+    #[must_use]
+    pub fn access_key(mut self, base64: impl Into<String>) -> Self {
+        self.access_key = base64.into();
+        self
+    }
+
+    /// The address to listen on; 127.0.0.1 by default. Anything else opens the
+    /// hub, with its unauthenticated admin endpoints, to other machines.
+    #[must_use]
+    pub fn address(mut self, address: IpAddr) -> Self {
+        self.address = address;
+        self
+    }
+
+    /// The ports to listen on; [`Ports::ANY`] by default.
+    #[must_use]
+    pub fn ports(mut self, ports: Ports) -> Self {
+        self.ports = ports;
+        self
+    }
+
+    /// Where the development CA is kept. By default there is no such place:
+    /// the CA lives in memory and ends with the hub.
+    #[must_use]
+    pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(directory.into());
+        self
+    }
+
+    /// What the hub does where the service's reaction is a choice.
+    #[must_use]
+    pub fn strictness(mut self, strictness: Strictness) -> Self {
+        self.strictness = strictness;
+        self
+    }
+
+    /// Direct methods that may be in flight to one device;
+    /// [`limits::METHODS_IN_FLIGHT`] by default. The service has such a cap but
+    /// does not document it.
+    #[must_use]
+    pub fn methods_in_flight(mut self, cap: usize) -> Self {
+        self.methods_in_flight = cap;
+        self
+    }
+
+    /// How much telemetry the hub keeps.
+    #[must_use]
+    pub fn telemetry(mut self, bounds: LogBounds) -> Self {
+        self.telemetry = bounds;
+        self
+    }
+
+    /// How jobs are run.
+    #[must_use]
+    pub fn jobs(mut self, settings: EngineSettings) -> Self {
+        self.jobs = settings;
+        self
+    }
+
+    /// Binds all ports and starts serving. When this returns, clients can connect.
+    ///
+    /// # Errors
+    /// When a port cannot be bound, the key is not usable, or the certificates
+    /// cannot be made or read. Nothing is left running then.
+    pub async fn start(self) -> Result<Hub, StartError> {
+        let key = Key::from_base64(&self.access_key).map_err(|e| StartError::AccessKey(e.to_string()))?;
+        let authority = match &self.data_dir {
+            Some(directory) => Authority::load_or_create(directory)?,
+            None => Authority::in_memory()?,
+        };
+        let tls = authority.server_config(&self.host_name)?;
+        let listeners = Listeners {
+            mqtt: self.bind("MQTT", self.ports.mqtt)?,
+            mqtts: self.bind("MQTT over TLS", self.ports.mqtts)?,
+            http: self.bind("HTTP", self.ports.http)?,
+            https: self.bind("HTTPS", self.ports.https)?,
+        };
+        let clock = Clock::system();
+        let state = Arc::new(HubState::new(
+            HubSettings {
+                host_name: self.host_name,
+                policies: Policies::new(key),
+                methods_in_flight: self.methods_in_flight,
+                telemetry: self.telemetry,
+                strictness: self.strictness,
+            },
+            clock,
+        ));
+        Ok(server::start(
+            state,
+            self.jobs,
+            listeners,
+            tls,
+            authority.pem,
+            self.access_key,
+        ))
+    }
+
+    fn bind(&self, kind: &'static str, listen: Listen) -> Result<Option<TcpListener>, StartError> {
+        let bind = |port| {
+            let address = SocketAddr::new(self.address, port);
+            listen::bind(address).map_err(|source| StartError::Bind {
+                kind,
+                address,
+                source,
+            })
+        };
+        match listen {
+            Listen::Off => Ok(None),
+            Listen::On(port) => bind(port).map(Some),
+            Listen::OnOr(port, second) => bind(port).or_else(|_| bind(second)).map(Some),
+        }
+    }
+}

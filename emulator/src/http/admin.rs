@@ -1,0 +1,133 @@
+//! `/_emulator/…`: what a local hub can do and the cloud cannot. These paths
+//! are never an Azure path, need no credentials (the hub listens on loopback
+//! unless asked otherwise) and answer plain JSON.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use hub_core::error::ServiceError;
+use hub_core::time::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::App;
+use super::error::HttpError;
+use super::request::{JsonBody, query_parameter};
+use crate::hub::counters::CounterValues;
+use crate::hub::telemetry::TelemetryMessage;
+
+pub(super) async fn health(State(app): State<App>) -> Json<Value> {
+    Json(json!({ "status": "ok", "hostName": app.hub.settings.host_name }))
+}
+
+/// Everything that is counted, and what is connected at this moment.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CountersReply {
+    devices: usize,
+    connected: usize,
+    #[serde(flatten)]
+    since_start: CounterValues,
+}
+
+pub(super) async fn counters(State(app): State<App>) -> Result<impl IntoResponse, HttpError> {
+    super::reply::JsonReply::of(&CountersReply {
+        devices: app.hub.registry.len(),
+        connected: app.hub.connected_count(),
+        since_start: app.hub.counters.values(),
+    })
+}
+
+/// The kept telemetry after the position `?after=` (default: all of it).
+pub(super) async fn telemetry(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, HttpError> {
+    let after = match query_parameter(query.as_deref(), "after") {
+        None => 0,
+        Some(text) => text
+            .parse()
+            .map_err(|_| ServiceError::invalid(format!("after={text:?} is not a message's position")))?,
+    };
+    let messages: Vec<Value> = app
+        .hub
+        .telemetry
+        .after(after)
+        .iter()
+        .map(|m| {
+            json!({
+                "sequence": m.sequence,
+                "deviceId": m.source.device,
+                "moduleId": m.source.module,
+                "enqueuedTimeUtc": m.enqueued,
+                "systemProperties": system_properties(m),
+                "properties": m.properties.application,
+                // Bodies are bytes; those that are not UTF-8 show replacement characters.
+                "body": String::from_utf8_lossy(&m.body),
+            })
+        })
+        .collect();
+    Ok(Json(
+        json!({ "total": app.hub.telemetry.total(), "messages": messages }),
+    ))
+}
+
+/// System properties by the names that they have in topics.
+fn system_properties(message: &TelemetryMessage) -> BTreeMap<&str, &str> {
+    message
+        .properties
+        .system
+        .iter()
+        .map(|(property, value)| (property.key(), value.as_str()))
+        .collect()
+}
+
+pub(super) async fn clock(State(app): State<App>) -> Json<Value> {
+    Json(json!({ "now": app.hub.clock.now() }))
+}
+
+/// Moves the hub's clock forward: `{"seconds": 3600}` or `{"to": "2026-01-02T03:04:05Z"}`.
+pub(super) async fn advance_clock(
+    State(app): State<App>,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>, HttpError> {
+    let now = app.hub.clock.now();
+    let by = match (body.get("seconds"), body.get("to")) {
+        (Some(seconds), None) => seconds
+            .as_f64()
+            .and_then(|s| Duration::try_from_secs_f64(s).ok())
+            .ok_or_else(|| ServiceError::invalid("seconds must be a number that is not negative"))?,
+        (None, Some(to)) => {
+            let to = to.as_str().unwrap_or_default();
+            let to = Timestamp::parse(to).map_err(|e| ServiceError::invalid(format!("to: {e}")))?;
+            if to < now {
+                return Err(
+                    ServiceError::invalid(format!("the clock is at {now} and moves only forward")).into(),
+                );
+            }
+            to.saturating_since(now)
+        }
+        _ => return Err(ServiceError::invalid("give either seconds or to").into()),
+    };
+    app.hub.clock.advance(by);
+    Ok(Json(json!({ "now": app.hub.clock.now() })))
+}
+
+/// Forgets everything: devices, jobs, telemetry, counts, the clock's offset.
+pub(super) async fn reset(State(app): State<App>) -> StatusCode {
+    app.jobs.reset();
+    app.hub.reset();
+    StatusCode::NO_CONTENT
+}
+
+/// The CA certificate that clients have to trust.
+pub(super) async fn ca(State(app): State<App>) -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "application/x-pem-file")],
+        app.ca_pem.to_string(),
+    )
+}

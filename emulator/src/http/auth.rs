@@ -1,0 +1,104 @@
+//! Who is asking: one extractor per right that a route needs.
+//!
+//! A handler names its extractor as its first argument, so that no body is
+//! read and nothing is looked up for a caller without the right.
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use hub_core::error::ServiceError;
+use hub_core::ids::DeviceId;
+
+use super::App;
+use super::error::HttpError;
+use crate::hub::access::{Denied, Permission};
+
+/// The text of the `Authorization` header.
+fn token(parts: &Parts) -> Result<&str, HttpError> {
+    parts
+        .headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .ok_or_else(|| HttpError::from(ServiceError::from(Denied::Malformed)))
+}
+
+fn authorize(parts: &Parts, app: &App, permissions: &[Permission]) -> Result<(), HttpError> {
+    app.hub
+        .authorize_service(token(parts)?, permissions)
+        .map_err(|denied| refuse(parts, denied))
+}
+
+fn refuse(parts: &Parts, denied: Denied) -> HttpError {
+    tracing::debug!(method = %parts.method, path = parts.uri.path(), %denied, "request refused");
+    HttpError::from(ServiceError::from(denied))
+}
+
+macro_rules! callers {
+    ($($(#[$doc:meta])* $name:ident: $permissions:expr,)*) => {
+        $(
+            $(#[$doc])*
+            pub(crate) struct $name;
+
+            impl FromRequestParts<App> for $name {
+                type Rejection = HttpError;
+
+                async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+                    authorize(parts, app, &$permissions).map(|()| Self)
+                }
+            }
+        )*
+    };
+}
+
+callers! {
+    /// May use twins, methods, queries and jobs.
+    ServiceCaller: [Permission::ServiceConnect],
+    /// May read identities. The guides differ on whether `ServiceConnect`
+    /// suffices for identities and statistics; here it does.
+    RegistryReader: [Permission::RegistryRead, Permission::RegistryWrite, Permission::ServiceConnect],
+    /// May change identities.
+    RegistryWriter: [Permission::RegistryWrite],
+}
+
+/// May read modules of the device in the path: the registry's readers, and the
+/// device itself.
+pub(crate) struct ModuleReader;
+/// May change modules of the device in the path: the registry's writers, and
+/// the device itself.
+pub(crate) struct ModuleWriter;
+
+impl FromRequestParts<App> for ModuleReader {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        if device_itself(parts, app).await {
+            return Ok(Self);
+        }
+        RegistryReader::from_request_parts(parts, app).await.map(|_| Self)
+    }
+}
+
+impl FromRequestParts<App> for ModuleWriter {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        if device_itself(parts, app).await {
+            return Ok(Self);
+        }
+        RegistryWriter::from_request_parts(parts, app).await.map(|_| Self)
+    }
+}
+
+/// Whether the token is one of the device in the path, signed by its own key.
+async fn device_itself(parts: &mut Parts, app: &App) -> bool {
+    let Ok(params) = RawPathParams::from_request_parts(parts, app).await else {
+        return false;
+    };
+    let Some((_, id)) = params.iter().find(|(name, _)| *name == "device") else {
+        return false;
+    };
+    let (Ok(id), Ok(token)) = (DeviceId::parse(id), token(parts)) else {
+        return false;
+    };
+    app.hub.authorize_own_modules(token, &id).is_ok()
+}

@@ -1,0 +1,180 @@
+//! The HTTP front of the hub: the REST API of the service, the WebSocket door
+//! for devices, and the admin endpoints.
+//!
+//! A request passes `path` (one spelling for each route), the version check of
+//! this file, an extractor of `auth` (who is asking), a thin handler that calls
+//! `hub` or the job engine, and leaves through `reply` or `error`. Handlers
+//! parse and render; they decide nothing.
+
+mod admin;
+mod auth;
+mod devices;
+mod error;
+mod jobs;
+mod methods;
+mod path;
+mod query;
+mod reply;
+mod request;
+mod twins;
+mod websocket;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{delete, get, post, put};
+use hub_core::error::{ErrorCode, ServiceError};
+use hub_core::limits;
+use job_service::JobEngine;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use self::error::HttpError;
+use crate::hub::HubState;
+
+/// What handlers work with.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) hub: Arc<HubState>,
+    pub(crate) jobs: Arc<JobEngine<HubState>>,
+    /// For connections that outlive their request.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    /// PEM of the CA that signed the hub's certificate.
+    pub(crate) ca_pem: Arc<str>,
+}
+
+/// The route table.
+///
+/// Keywords are lower case: `path` brings requests to this form. A path that
+/// is not here answers 404, a method that is not here 405.
+pub(crate) fn router(app: App) -> Router {
+    let service = Router::new()
+        .route("/devices", get(devices::list).post(devices::bulk))
+        .route("/devices/query", post(query::run))
+        .route(
+            "/devices/{device}",
+            get(devices::read).put(devices::write).delete(devices::remove),
+        )
+        .route("/devices/{device}/modules", get(devices::list_modules))
+        .route(
+            "/devices/{device}/modules/{module}",
+            get(devices::read_module)
+                .put(devices::write_module)
+                .delete(devices::remove_module),
+        )
+        .route("/statistics/devices", get(devices::registry_statistics))
+        .route("/statistics/service", get(devices::service_statistics))
+        .route(
+            "/twins/{device}",
+            get(twins::read).patch(twins::merge).put(twins::replace),
+        )
+        .route("/twins/{device}/methods", post(methods::invoke))
+        .route(
+            "/twins/{device}/modules/{module}",
+            get(twins::read).patch(twins::merge).put(twins::replace),
+        )
+        .route("/twins/{device}/modules/{module}/methods", post(methods::invoke))
+        .route("/jobs/v2/query", get(jobs::list))
+        .route("/jobs/v2/{job}", put(jobs::create).get(jobs::read))
+        .route("/jobs/v2/{job}/cancel", post(jobs::cancel))
+        .layer(from_fn_with_state(app.clone(), check_version));
+    let admin = Router::new()
+        .route("/_emulator/health", get(admin::health))
+        .route("/_emulator/counters", get(admin::counters))
+        .route("/_emulator/telemetry", get(admin::telemetry))
+        .route("/_emulator/clock", get(admin::clock))
+        .route("/_emulator/clock/advance", post(admin::advance_clock))
+        .route("/_emulator/state", delete(admin::reset))
+        .route("/_emulator/ca.pem", get(admin::ca));
+    service
+        .merge(admin)
+        .route("/$iothub/websocket", get(websocket::upgrade))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .layer(DefaultBodyLimit::max(limits::HTTP_BODY_BYTES))
+        .layer(from_fn_with_state(app.clone(), every_request))
+        .with_state(app)
+}
+
+pub(crate) use self::path::canonical_uri;
+
+async fn unknown_path(request: Request) -> HttpError {
+    let text = format!("there is no resource at {}", request.uri().path());
+    HttpError::from(ServiceError::new(ErrorCode::GenericNotFound, text))
+}
+
+async fn unknown_method(method: Method, request: Request) -> HttpError {
+    let text = format!("{method} is not supported at {}", request.uri().path());
+    HttpError::from(ServiceError::new(ErrorCode::GenericMethodNotAllowed, text))
+}
+
+/// Counts the request and adds the headers that every answer carries.
+async fn every_request(State(app): State<App>, request: Request, next: Next) -> Response {
+    app.hub.counters.http_requests.add(1);
+    let mut response = next.run(request).await;
+    if response.status().is_client_error() || response.status().is_server_error() {
+        app.hub.counters.http_errors.add(1);
+    }
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&Uuid::new_v4().to_string()) {
+        headers.insert(HeaderName::from_static("x-ms-request-id"), id);
+    }
+    headers.insert(header::SERVER, HeaderValue::from_static("Microsoft-HTTPAPI/2.0"));
+    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    response
+}
+
+/// Refuses service requests without an `api-version` of the form `YYYY-MM-DD`
+/// or `YYYY-MM-DD-preview`. Which version it is makes no difference: the hub
+/// behaves like 2021-04-12.
+async fn check_version(State(_): State<App>, request: Request, next: Next) -> Response {
+    let version = request.uri().query().and_then(|query| {
+        query.split('&').find_map(|pair| {
+            let (name, value) = pair.split_once('=')?;
+            name.eq_ignore_ascii_case("api-version").then_some(value)
+        })
+    });
+    match version {
+        Some(version) if is_version(version) => next.run(request).await,
+        _ => {
+            let text = match version {
+                None => "the query parameter api-version is missing".to_owned(),
+                Some(version) => format!("the api-version {version:?} is not a date"),
+            };
+            HttpError::from(ServiceError::new(ErrorCode::InvalidProtocolVersion, text)).into_response()
+        }
+    }
+}
+
+fn is_version(text: &str) -> bool {
+    let date = text.strip_suffix("-preview").unwrap_or(text).as_bytes();
+    date.len() == 10
+        && date.iter().enumerate().all(|(i, b)| {
+            if i == 4 || i == 7 {
+                *b == b'-'
+            } else {
+                b.is_ascii_digit()
+            }
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_version;
+
+    #[test]
+    fn versions_are_dates() {
+        for good in ["2021-04-12", "2020-05-31-preview"] {
+            assert!(is_version(good), "{good}");
+        }
+        for bad in ["", "2021", "2021-4-12", "2021-04-12-beta", "latest-----"] {
+            assert!(!is_version(bad), "{bad}");
+        }
+    }
+}

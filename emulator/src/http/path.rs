@@ -1,0 +1,117 @@
+//! One spelling for each route.
+//!
+//! Clients differ: a trailing slash (`/devices/?top=10`), another case of a
+//! keyword (`/Twins/d/Methods`), an encoded slash (`/devices%2Fquery`). The
+//! service takes them all, so they are brought to the route table's spelling
+//! before routing. Ids are left exactly as they are.
+
+use std::borrow::Cow;
+
+use axum::http::Uri;
+use axum::http::uri::PathAndQuery;
+
+/// Keywords by the position at which they stand; `*` is an id.
+const SHAPES: [&[&str]; 13] = [
+    &["devices", "query"],
+    &["devices", "*", "modules", "*"],
+    &["statistics", "devices"],
+    &["statistics", "service"],
+    &["twins", "*", "methods"],
+    &["twins", "*", "modules", "*", "methods"],
+    &["jobs", "v2", "query"],
+    &["jobs", "v2", "*", "cancel"],
+    &["$iothub", "websocket"],
+    &["_emulator", "*", "*"],
+    &["devices", "*"],
+    &["twins", "*", "modules", "*"],
+    &["jobs", "v2", "*"],
+];
+
+/// The URI with its path in the route table's spelling.
+pub(crate) fn canonical_uri(uri: Uri) -> Uri {
+    let Cow::Owned(path) = canonical(uri.path()) else {
+        return uri;
+    };
+    let path_and_query = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    let mut parts = uri.clone().into_parts();
+    // A path made of the pieces of a valid one is valid; if it were not, the
+    // router would answer 404 to the original.
+    match PathAndQuery::try_from(path_and_query) {
+        Ok(path_and_query) => {
+            parts.path_and_query = Some(path_and_query);
+            Uri::from_parts(parts).unwrap_or(uri)
+        }
+        Err(_) => uri,
+    }
+}
+
+fn canonical(path: &str) -> Cow<'_, str> {
+    if path.eq_ignore_ascii_case("/devices%2fquery") {
+        return Cow::Owned("/devices/query".into());
+    }
+    let trimmed = match path.strip_suffix('/') {
+        Some(rest) if !rest.is_empty() => rest,
+        _ => path,
+    };
+    let segments: Vec<&str> = trimmed.split('/').skip(1).collect();
+    for shape in SHAPES {
+        if segments.len() <= shape.len() && matches(&segments, shape) {
+            let spelled: String = segments
+                .iter()
+                .zip(shape)
+                .flat_map(|(segment, keyword)| ["/", if *keyword == "*" { segment } else { keyword }])
+                .collect();
+            return if spelled == path {
+                Cow::Borrowed(path)
+            } else {
+                Cow::Owned(spelled)
+            };
+        }
+    }
+    if trimmed.len() == path.len() {
+        Cow::Borrowed(path)
+    } else {
+        Cow::Owned(trimmed.into())
+    }
+}
+
+fn matches(segments: &[&str], shape: &[&str]) -> bool {
+    segments
+        .iter()
+        .zip(shape)
+        .all(|(segment, keyword)| *keyword == "*" || segment.eq_ignore_ascii_case(keyword))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_clients_come_to_one() {
+        for (given, expected) in [
+            ("/devices/?top=10", "/devices?top=10"),
+            ("/devices%2Fquery?api-version=x", "/devices/query?api-version=x"),
+            ("/Devices/Query", "/devices/query"),
+            ("/Twins/Dev1/Methods", "/twins/Dev1/methods"),
+            (
+                "/twins/Methods/modules/Modules/METHODS",
+                "/twins/Methods/modules/Modules/methods",
+            ),
+            ("/jobs/V2/Job1/Cancel", "/jobs/v2/Job1/cancel"),
+            ("/jobs/v2/QUERY?jobType=x", "/jobs/v2/query?jobType=x"),
+            ("/statistics/Devices", "/statistics/devices"),
+            ("/devices/a%2Fb", "/devices/a%2Fb"),
+            ("/", "/"),
+            ("/unknown/", "/unknown"),
+        ] {
+            assert_eq!(
+                canonical_uri(given.parse().unwrap()).to_string(),
+                expected,
+                "{given}"
+            );
+        }
+    }
+}

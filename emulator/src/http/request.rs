@@ -1,0 +1,163 @@
+//! What handlers read from a request, parsed once into types.
+
+use std::collections::HashMap;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::header::IF_MATCH;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use bytes::Bytes;
+use hub_core::error::{ErrorCode, ServiceError};
+use hub_core::ids::{DeviceId, IdError, JobId, ModuleId, Target};
+use hub_core::json::check_depth;
+use hub_core::registry::IfMatch;
+use serde_json::Value;
+
+use super::App;
+use super::error::HttpError;
+
+/// The body as JSON.
+pub(crate) struct JsonBody(pub(crate) Value);
+
+impl FromRequest<App> for JsonBody {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
+        let bytes = Bytes::from_request(request, app).await.map_err(|rejection| {
+            HttpError::from(match rejection.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => ServiceError::new(
+                    ErrorCode::GenericRequestEntityTooLarge,
+                    "the request body exceeds the limit",
+                ),
+                _ => ServiceError::new(ErrorCode::GenericBadRequest, "the request body could not be read"),
+            })
+        })?;
+        parse_json(&bytes).map(Self).map_err(HttpError::from)
+    }
+}
+
+fn parse_json(bytes: &[u8]) -> Result<Value, ServiceError> {
+    if bytes.is_empty() {
+        return Err(ServiceError::new(
+            ErrorCode::ArgumentNull,
+            "the request has no body",
+        ));
+    }
+    check_depth(bytes).map_err(|e| ServiceError::invalid(e.to_string()))?;
+    serde_json::from_slice(bytes)
+        .map_err(|e| ServiceError::invalid(format!("the body is not valid JSON: {e}")))
+}
+
+/// The device or module that the path names.
+pub(crate) struct TargetPath(pub(crate) Target);
+
+impl FromRequestParts<App> for TargetPath {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        let ids = ids(parts, app).await?;
+        let device = bad_id(
+            DeviceId::parse(ids.get("device").map_or("", String::as_str)),
+            "device",
+        )?;
+        let module = match ids.get("module") {
+            None => None,
+            Some(text) => Some(bad_id(ModuleId::parse(text), "module")?),
+        };
+        Ok(Self(Target { device, module }))
+    }
+}
+
+/// The job that the path names.
+pub(crate) struct JobPath(pub(crate) JobId);
+
+impl FromRequestParts<App> for JobPath {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        let ids = ids(parts, app).await?;
+        bad_id(JobId::parse(ids.get("job").map_or("", String::as_str)), "job").map(Self)
+    }
+}
+
+async fn ids(parts: &mut Parts, app: &App) -> Result<HashMap<String, String>, HttpError> {
+    let Path(ids) = Path::from_request_parts(parts, app)
+        .await
+        .map_err(|e: PathRejection| HttpError::from(ServiceError::invalid(e.body_text())))?;
+    Ok(ids)
+}
+
+fn bad_id<T>(id: Result<T, IdError>, kind: &str) -> Result<T, HttpError> {
+    id.map_err(|e| HttpError::from(ServiceError::invalid(format!("bad {kind} id: {e}"))))
+}
+
+/// The `If-Match` header.
+pub(crate) struct Precondition(pub(crate) IfMatch);
+
+impl FromRequestParts<App> for Precondition {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, HttpError> {
+        Ok(Self(IfMatch::parse(text(&parts.headers, IF_MATCH.as_str()))))
+    }
+}
+
+/// The paging headers of a query or listing.
+pub(crate) struct Paging {
+    /// Rows wanted, within the service's bounds.
+    pub(crate) size: usize,
+    /// The token of the page before.
+    pub(crate) continuation: Option<String>,
+}
+
+impl FromRequestParts<App> for Paging {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, HttpError> {
+        let header = |name| text(&parts.headers, name);
+        Ok(Self {
+            size: hub_core::page::page_size(header("x-ms-max-item-count")),
+            continuation: header("x-ms-continuation")
+                .filter(|t| !t.is_empty())
+                .map(str::to_owned),
+        })
+    }
+}
+
+/// A header's value, if it is text.
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// The value of a query parameter, percent-decoded; names compare without regard to case.
+pub(crate) fn query_parameter(query: Option<&str>, name: &str) -> Option<String> {
+    query?.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
+        key.eq_ignore_ascii_case(name).then(|| value.into_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_that_are_not_json_are_refused_by_kind() {
+        let code = |bytes: &[u8]| parse_json(bytes).unwrap_err().code;
+        assert_eq!(code(b""), ErrorCode::ArgumentNull);
+        assert_eq!(code(b"{"), ErrorCode::ArgumentInvalid);
+        assert_eq!(code("[".repeat(5000).as_bytes()), ErrorCode::ArgumentInvalid);
+    }
+
+    #[test]
+    fn query_parameters_are_decoded() {
+        assert_eq!(
+            query_parameter(Some("a=1&Top=x%20y"), "top").as_deref(),
+            Some("x y")
+        );
+        assert_eq!(query_parameter(Some("a"), "a").as_deref(), Some(""));
+        assert_eq!(query_parameter(None, "a"), None);
+    }
+}

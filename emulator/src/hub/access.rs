@@ -1,0 +1,178 @@
+//! Who may do what: shared access policies and device keys.
+
+use std::time::Duration;
+
+use hub_core::error::{ErrorCode, ServiceError};
+use hub_core::ids::{DeviceId, Target};
+use hub_core::registry::{Status, SymmetricKey};
+use hub_core::sas::{Key, Resource, Token};
+use hub_core::time::Timestamp;
+use job_service::Clock;
+
+use super::HubState;
+
+/// How far past its expiry a token is still accepted, for client clocks that
+/// run behind; the emulator's own choice after the guides' "five minutes".
+const CLOCK_SKEW: Duration = Duration::from_secs(300);
+
+/// A right that a policy can hold (access control guide).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Permission {
+    /// Read identities.
+    RegistryRead,
+    /// Change identities; implies reading them.
+    RegistryWrite,
+    /// Twins, methods, queries and jobs.
+    ServiceConnect,
+    /// Act as a device.
+    DeviceConnect,
+}
+
+use Permission::{DeviceConnect, RegistryRead, RegistryWrite, ServiceConnect};
+
+/// The policies that every hub starts with and what they hold.
+const DEFAULT_POLICIES: [(&str, &[Permission]); 5] = [
+    (
+        "iothubowner",
+        &[RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect],
+    ),
+    ("service", &[ServiceConnect]),
+    ("device", &[DeviceConnect]),
+    ("registryRead", &[RegistryRead]),
+    ("registryReadWrite", &[RegistryRead, RegistryWrite]),
+];
+
+/// The hub's shared access policies. All five default policies share one key:
+/// on a development hub a policy's name decides what it may do, not who holds
+/// a secret.
+#[derive(Debug, Clone)]
+pub(crate) struct Policies {
+    key: Key,
+}
+
+impl Policies {
+    pub(crate) fn new(key: Key) -> Self {
+        Self { key }
+    }
+
+    fn find(&self, name: &str) -> Option<(&Key, &'static [Permission])> {
+        DEFAULT_POLICIES
+            .iter()
+            .find(|(policy, _)| *policy == name)
+            .map(|(_, held)| (&self.key, *held))
+    }
+}
+
+/// Why a token does not open what it was shown for. Clients only ever learn
+/// "unauthorized"; the reason is for the hub's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Denied {
+    #[error("the hub does not contain the specified device")]
+    UnknownIdentity,
+    #[error("the device is disabled")]
+    Disabled,
+    #[error("the token is not a shared access signature")]
+    Malformed,
+    #[error("the token has expired")]
+    Expired,
+    #[error("the token's resource does not cover what is addressed")]
+    Scope,
+    #[error("the hub has no such policy")]
+    UnknownPolicy,
+    #[error("the policy does not hold the permission")]
+    Permission,
+    #[error("the signature does not match")]
+    Signature,
+    #[error("the identity does not authenticate with symmetric keys")]
+    WrongMethod,
+}
+
+/// As the service answers over HTTP: always the same code and text.
+impl From<Denied> for ServiceError {
+    fn from(_: Denied) -> Self {
+        ServiceError::new(ErrorCode::IotHubUnauthorizedAccess, "Unauthorized")
+    }
+}
+
+impl HubState {
+    /// Checks a token for a service operation that needs one of `permissions`.
+    ///
+    /// Expiry is checked against the system's time, not the hub's: clients
+    /// make their tokens in real time whatever the hub's clock was set to.
+    pub(crate) fn authorize_service(&self, token: &str, permissions: &[Permission]) -> Result<(), Denied> {
+        let token = parse_token(token)?;
+        if !token.scope().covers(&Resource::Hub) {
+            return Err(Denied::Scope);
+        }
+        self.check_policy(&token, permissions)
+    }
+
+    /// Checks a token for acting as `target`: signed by one of its own keys,
+    /// or by a policy with the right to act as a device. Returns when the
+    /// token expires.
+    pub(crate) fn authorize_device(&self, token: &str, target: &Target) -> Result<Timestamp, Denied> {
+        let token = parse_token(token)?;
+        if !token.scope().covers(&Resource::from(target)) {
+            return Err(Denied::Scope);
+        }
+        let cell = self
+            .registry
+            .find(&target.device)
+            .ok_or(Denied::UnknownIdentity)?;
+        let state = cell.lock();
+        if state.deleted {
+            return Err(Denied::UnknownIdentity);
+        }
+        if state.identity.status == Status::Disabled {
+            return Err(Denied::Disabled);
+        }
+        let authentication = match &target.module {
+            None => &state.identity.authentication,
+            Some(id) => {
+                &state
+                    .modules
+                    .get(id)
+                    .ok_or(Denied::UnknownIdentity)?
+                    .identity
+                    .authentication
+            }
+        };
+        if token.policy().is_some() {
+            self.check_policy(&token, &[DeviceConnect])?;
+        } else {
+            let keys = authentication.keys().ok_or(Denied::WrongMethod)?;
+            let signed_by =
+                |key: &SymmetricKey| Key::from_base64(key.as_str()).is_ok_and(|key| token.verify(&key));
+            if !signed_by(&keys.primary) && !signed_by(&keys.secondary) {
+                return Err(Denied::Signature);
+            }
+        }
+        Ok(token.expires_at())
+    }
+
+    /// Whether a device's own token may manage the modules of `device`.
+    pub(crate) fn authorize_own_modules(&self, token: &str, device: &DeviceId) -> Result<(), Denied> {
+        self.authorize_device(token, &Target::device(device.clone()))
+            .map(|_| ())
+    }
+
+    fn check_policy(&self, token: &Token<'_>, permissions: &[Permission]) -> Result<(), Denied> {
+        let name = token.policy().ok_or(Denied::UnknownPolicy)?;
+        let (key, held) = self.settings.policies.find(name).ok_or(Denied::UnknownPolicy)?;
+        if !token.verify(key) {
+            return Err(Denied::Signature);
+        }
+        if !permissions.iter().any(|p| held.contains(p)) {
+            return Err(Denied::Permission);
+        }
+        Ok(())
+    }
+}
+
+fn parse_token(token: &str) -> Result<Token<'_>, Denied> {
+    let token = Token::parse(token).map_err(|_| Denied::Malformed)?;
+    if token.is_expired(Clock::system_now(), CLOCK_SKEW) {
+        return Err(Denied::Expired);
+    }
+    Ok(token)
+}

@@ -1,0 +1,398 @@
+//! One device with its modules: everything that is kept about it, behind one
+//! lock that is held for microseconds and never across an await.
+//!
+//! REST reaches offline devices here without waking anything; a connected
+//! device's [`Session`] hangs off its [`Endpoint`]. Whatever changes a device's
+//! state and whatever it must be told goes through the methods of this file, so
+//! that frames enter the outbox in the order of the changes.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use hub_core::error::{ErrorCode, ServiceError};
+use hub_core::ids::{ModuleId, Target};
+use hub_core::limits;
+use hub_core::method::{self, MethodCall, MethodResponse, PendingCalls, RequestId};
+use hub_core::registry::{Connection, ConnectionState, DeviceIdentity, ModuleIdentity, not_found};
+use hub_core::time::Timestamp;
+use hub_core::topic::{Filter, FilterSet, Qos};
+use hub_core::twin::{DesiredChange, Twin};
+use tokio::sync::oneshot;
+
+use super::outbox::{CloseReason, Outbox, ToDevice};
+
+/// What a waiting caller of a direct method receives.
+pub(crate) type MethodOutcome = Result<MethodResponse, ServiceError>;
+
+/// A device's lock.
+pub(crate) struct DeviceCell(Mutex<DeviceState>);
+
+impl DeviceCell {
+    pub(crate) fn new(state: DeviceState) -> Self {
+        Self(Mutex::new(state))
+    }
+
+    /// Locks the device. The guard must not live across an await.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, DeviceState> {
+        // State changes are atomic in hub-core, so a panic elsewhere while the
+        // lock was held has not left the device half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A device, its twin, connection and modules.
+pub(crate) struct DeviceState {
+    pub(crate) identity: DeviceIdentity,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) modules: BTreeMap<ModuleId, ModuleState>,
+    /// Set when the device leaves the registry, for those who still hold its cell.
+    pub(crate) deleted: bool,
+}
+
+/// A module, its twin and connection.
+pub(crate) struct ModuleState {
+    pub(crate) identity: ModuleIdentity,
+    pub(crate) endpoint: Endpoint,
+}
+
+impl DeviceState {
+    pub(crate) fn new(identity: DeviceIdentity, now: Timestamp) -> Self {
+        Self {
+            identity,
+            endpoint: Endpoint::new(now),
+            modules: BTreeMap::new(),
+            deleted: false,
+        }
+    }
+
+    /// The endpoint of the device or of one of its modules.
+    ///
+    /// # Errors
+    /// `DeviceNotFound` for a device deleted meanwhile, `ModuleNotFound`.
+    pub(crate) fn endpoint(&mut self, module: Option<&ModuleId>) -> Result<&mut Endpoint, ServiceError> {
+        if self.deleted {
+            return Err(ServiceError::device_not_found(self.identity.id.as_str()));
+        }
+        match module {
+            None => Ok(&mut self.endpoint),
+            Some(id) => match self.modules.get_mut(id) {
+                Some(module) => Ok(&mut module.endpoint),
+                None => Err(not_found(&Target {
+                    device: self.identity.id.clone(),
+                    module: Some(id.clone()),
+                })),
+            },
+        }
+    }
+
+    /// Ends the connections of the device and of all its modules.
+    pub(crate) fn disconnect_all(&mut self, reason: CloseReason, now: Timestamp) {
+        self.endpoint.disconnect(reason, now);
+        for module in self.modules.values_mut() {
+            module.endpoint.disconnect(reason, now);
+        }
+    }
+}
+
+/// What a device and a module have in common: a twin, at most one live
+/// session, and the filters that a persistent session remembers.
+pub(crate) struct Endpoint {
+    pub(crate) twin: Twin,
+    pub(crate) connection: Connection,
+    session: Option<Box<Session>>,
+    /// Filters of the persistent session, kept while the device is away.
+    remembered: Option<FilterSet>,
+    /// Connections so far; the live session carries the latest number.
+    generation: u64,
+    /// Callers that wait for this endpoint to accept methods.
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+/// A live connection's part of the state.
+struct Session {
+    generation: u64,
+    outbox: Arc<Outbox>,
+    filters: FilterSet,
+    persistence: Persistence,
+    calls: PendingCalls<oneshot::Sender<MethodOutcome>>,
+}
+
+/// Whether a session's filters outlive its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Persistence {
+    /// Clean session: nothing was taken over, nothing stays.
+    Transient,
+    /// Filters are remembered for the next connection.
+    Persistent,
+}
+
+/// What a new session is told.
+pub(crate) struct Attached {
+    pub(crate) generation: u64,
+    pub(crate) outbox: Arc<Outbox>,
+    /// Whether a remembered session was taken up.
+    pub(crate) resumed: bool,
+}
+
+/// The first step of a method call.
+pub(crate) enum CallStep {
+    /// The request is on its way; the outcome will arrive here.
+    Sent {
+        id: RequestId,
+        generation: u64,
+        outcome: oneshot::Receiver<MethodOutcome>,
+    },
+    /// The device does not accept methods at the moment; this tells when to try again.
+    Offline(oneshot::Receiver<()>),
+}
+
+impl Endpoint {
+    pub(crate) fn new(now: Timestamp) -> Self {
+        Self {
+            twin: Twin::new(now),
+            connection: Connection::default(),
+            session: None,
+            remembered: None,
+            generation: 0,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Puts a new connection in place, ending the one before it.
+    pub(crate) fn attach(&mut self, persistence: Persistence, now: Timestamp) -> Attached {
+        self.end_session(CloseReason::Takeover);
+        let resumed = persistence == Persistence::Persistent && self.remembered.is_some();
+        let filters = match persistence {
+            Persistence::Persistent => *self.remembered.get_or_insert_default(),
+            Persistence::Transient => {
+                self.remembered = None;
+                FilterSet::default()
+            }
+        };
+        self.generation += 1;
+        let outbox = Arc::new(Outbox::default());
+        self.session = Some(Box::new(Session {
+            generation: self.generation,
+            outbox: outbox.clone(),
+            filters,
+            persistence,
+            calls: PendingCalls::default(),
+        }));
+        self.connection.state = ConnectionState::Connected;
+        self.connection.state_updated = now;
+        self.connection.last_activity = now;
+        self.wake_if_callable();
+        Attached {
+            generation: self.generation,
+            outbox,
+            resumed,
+        }
+    }
+
+    /// Takes a connection out that has ended by itself. Does nothing when
+    /// another one has taken its place: the generation tells.
+    pub(crate) fn detach(&mut self, generation: u64, now: Timestamp) -> bool {
+        if self.session.as_ref().is_none_or(|s| s.generation != generation) {
+            return false;
+        }
+        if let Some(mut session) = self.session.take() {
+            for call in session.calls.drain() {
+                let _ = call.send(Err(method::connection_lost()));
+            }
+        }
+        self.connection.state = ConnectionState::Disconnected;
+        self.connection.state_updated = now;
+        true
+    }
+
+    /// Ends the live connection, if any, from the hub's side.
+    pub(crate) fn disconnect(&mut self, reason: CloseReason, now: Timestamp) {
+        if self.end_session(reason) {
+            self.connection.state = ConnectionState::Disconnected;
+            self.connection.state_updated = now;
+        }
+    }
+
+    fn end_session(&mut self, reason: CloseReason) -> bool {
+        let Some(mut session) = self.session.take() else {
+            return false;
+        };
+        session.outbox.close(reason);
+        for call in session.calls.drain() {
+            let error = match reason {
+                CloseReason::Takeover => ServiceError::new(
+                    ErrorCode::ConnectionForcefullyClosedOnNewConnection,
+                    "The device connected again before it answered.",
+                ),
+                _ => method::connection_lost(),
+            };
+            let _ = call.send(Err(error));
+        }
+        true
+    }
+
+    /// Whether a connection is live.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.session.is_some()
+    }
+
+    fn session(&mut self, generation: u64) -> Option<&mut Session> {
+        self.session.as_deref_mut().filter(|s| s.generation == generation)
+    }
+
+    /// Adds or removes a filter of the connection `generation`.
+    pub(crate) fn subscribe(&mut self, generation: u64, filter: Filter, wanted: Subscription) {
+        let Some(session) = self.session(generation) else {
+            return;
+        };
+        match wanted {
+            Subscription::Granted(qos) => session.filters.insert(filter, qos),
+            Subscription::Removed => session.filters.remove(filter),
+        }
+        if session.persistence == Persistence::Persistent {
+            self.remembered = Some(session.filters);
+        }
+        self.wake_if_callable();
+    }
+
+    fn accepts_methods(&self) -> bool {
+        self.session
+            .as_ref()
+            .is_some_and(|s| s.filters.contains(Filter::Methods))
+    }
+
+    fn wake_if_callable(&mut self) {
+        if self.accepts_methods() {
+            for waiting in std::mem::take(&mut self.waiting) {
+                let _ = waiting.send(());
+            }
+        }
+    }
+
+    /// Sends a method request if the endpoint accepts methods.
+    ///
+    /// # Errors
+    /// Too many calls in flight, or too many callers waiting for the device.
+    pub(crate) fn begin_call(&mut self, call: &MethodCall, cap: usize) -> Result<CallStep, ServiceError> {
+        let Some(session) = self
+            .session
+            .as_deref_mut()
+            .filter(|s| s.filters.contains(Filter::Methods))
+        else {
+            self.waiting.retain(|w| !w.is_closed());
+            if self.waiting.len() >= limits::METHODS_WAITING {
+                return Err(ServiceError::new(
+                    ErrorCode::DeviceMaximumInflightMethodExceeded,
+                    format!(
+                        "{} callers wait for the device to connect already",
+                        limits::METHODS_WAITING
+                    ),
+                ));
+            }
+            let (waker, wait) = oneshot::channel();
+            self.waiting.push(waker);
+            return Ok(CallStep::Offline(wait));
+        };
+        let (answer, outcome) = oneshot::channel();
+        let id = session.calls.begin(answer, cap)?;
+        session.outbox.push(ToDevice::MethodRequest {
+            id,
+            name: call.name.clone(),
+            payload: call.payload.clone(),
+        });
+        Ok(CallStep::Sent {
+            id,
+            generation: session.generation,
+            outcome,
+        })
+    }
+
+    /// Hands a device's answer to the caller that waits for it; a late answer
+    /// finds nobody and is dropped.
+    pub(crate) fn finish_call(
+        &mut self,
+        generation: u64,
+        id: RequestId,
+        outcome: MethodOutcome,
+        now: Timestamp,
+    ) {
+        self.connection.last_activity = now;
+        if let Some(call) = self.session(generation).and_then(|s| s.calls.finish(id)) {
+            let _ = call.send(outcome);
+        }
+    }
+
+    /// Forgets a call whose caller has stopped waiting.
+    pub(crate) fn abandon_call(&mut self, generation: u64, id: RequestId) {
+        if let Some(session) = self.session(generation) {
+            session.calls.finish(id);
+        }
+    }
+
+    /// Tells the connected device of new desired properties, if it listens.
+    pub(crate) fn notify_desired(&mut self, change: DesiredChange) {
+        if let Some(session) = self
+            .session
+            .as_deref()
+            .filter(|s| s.filters.contains(Filter::DesiredChanges))
+        {
+            session.outbox.push(ToDevice::DesiredChanged(change));
+        }
+    }
+
+    /// Answers a twin request of the connection `generation`. Without the
+    /// response filter the answer is dropped, as the service does.
+    pub(crate) fn answer_twin(&mut self, generation: u64, rid: &str, answer: TwinAnswer) {
+        let Some(session) = self.session(generation) else {
+            return;
+        };
+        if !session.filters.contains(Filter::TwinResponses) {
+            return;
+        }
+        let TwinAnswer {
+            status,
+            version,
+            body,
+        } = answer;
+        session.outbox.push(ToDevice::TwinResponse {
+            rid: rid.into(),
+            status,
+            version,
+            body,
+        });
+    }
+}
+
+/// What becomes of a filter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Subscription {
+    /// Subscribed with this quality of service.
+    Granted(Qos),
+    /// Unsubscribed.
+    Removed,
+}
+
+/// The hub's answer to a device's twin request.
+pub(crate) struct TwinAnswer {
+    pub(crate) status: u16,
+    pub(crate) version: Option<u64>,
+    pub(crate) body: Bytes,
+}
+
+/// A call in flight; dropping it, for whatever reason the caller stops
+/// waiting, frees its place in the device's table.
+pub(crate) struct CallGuard {
+    pub(crate) cell: Arc<DeviceCell>,
+    pub(crate) target: Target,
+    pub(crate) generation: u64,
+    pub(crate) id: RequestId,
+}
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        if let Ok(endpoint) = self.cell.lock().endpoint(self.target.module.as_ref()) {
+            endpoint.abandon_call(self.generation, self.id);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What the hub counts, for the admin endpoint and for tests.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+/// A number that only grows until it is reset.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// The hub's counters.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)*
+        }
+
+        /// The counters at one moment, since the hub started or was reset.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+        #[serde(rename_all = "camelCase")]
+        #[non_exhaustive]
+        pub struct CounterValues {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            pub(crate) fn values(&self) -> CounterValues {
+                CounterValues { $($name: self.$name.get(),)* }
+            }
+
+            pub(crate) fn reset(&self) {
+                $(self.$name.reset();)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Device connections accepted (CONNACK 0).
+    connects_accepted,
+    /// Device connections refused by a CONNACK other than 0.
+    connects_refused,
+    /// Connections that replaced a live one of the same identity.
+    takeovers,
+    /// Device connections that the hub closed for breaking the protocol.
+    protocol_violations,
+    /// MQTT packets received.
+    packets_received,
+    /// Device-to-cloud messages accepted.
+    telemetry_messages,
+    /// Bytes of their bodies.
+    telemetry_bytes,
+    /// Direct method calls begun, by callers and by jobs.
+    methods_invoked,
+    /// Answers of devices to direct methods.
+    method_responses,
+    /// Twin writes of the service side, jobs included.
+    twin_writes,
+    /// Reported-property updates of devices.
+    reported_updates,
+    /// Twin reads of devices.
+    device_twin_reads,
+    /// HTTP requests received.
+    http_requests,
+    /// HTTP requests answered with a status of 400 or above.
+    http_errors,
+}

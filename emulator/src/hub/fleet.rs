@@ -1,0 +1,29 @@
+//! The hub's own devices as the fleet that the job engine works on.
+
+use hub_core::error::ServiceError;
+use hub_core::ids::Target;
+use hub_core::job::TwinUpdate;
+use hub_core::method::{MethodCall, MethodResponse};
+use hub_core::query::Query;
+use job_service::Fleet;
+
+use super::HubState;
+
+impl Fleet for HubState {
+    async fn query(&self, condition: &str) -> Result<Vec<Target>, ServiceError> {
+        let query = Query::from_condition(condition).map_err(|e| ServiceError::invalid(e.to_string()))?;
+        self.matching_targets(&query).await
+    }
+
+    async fn update_twin(&self, target: &Target, update: &TwinUpdate) -> Result<(), ServiceError> {
+        self.merge_twin(target, &update.patch)
+    }
+
+    async fn invoke_method(
+        &self,
+        target: &Target,
+        call: &MethodCall,
+    ) -> Result<MethodResponse, ServiceError> {
+        HubState::invoke_method(self, target, call).await
+    }
+}

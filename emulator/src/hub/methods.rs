@@ -1,0 +1,75 @@
+//! Direct methods: waiting for the device, sending the request, waiting for
+//! the answer. The states are kept in the device's cell; here is the time.
+
+use hub_core::error::{ErrorCode, ServiceError};
+use hub_core::ids::Target;
+use hub_core::method::{self, MethodCall, MethodResponse};
+use hub_core::registry::Status;
+
+use super::HubState;
+use super::cell::{CallGuard, CallStep};
+
+impl HubState {
+    /// Invokes a method on a device or module and waits for its answer.
+    ///
+    /// # Errors
+    /// `DeviceNotFound` (also when disabled), `ModuleNotFound`,
+    /// `DeviceNotOnline` after the connect timeout, `GatewayTimeout` after the
+    /// response timeout, and what the device's answer itself is refused for.
+    pub(crate) async fn invoke_method(
+        &self,
+        target: &Target,
+        call: &MethodCall,
+    ) -> Result<MethodResponse, ServiceError> {
+        self.counters.methods_invoked.add(1);
+        let cell = self.registry.cell(&target.device)?;
+        let connect_deadline = self.clock.now().saturating_add(call.connect_timeout);
+        let (guard, outcome) = loop {
+            let step = {
+                let mut state = cell.lock();
+                if state.identity.status == Status::Disabled {
+                    return Err(ServiceError::new(
+                        ErrorCode::DeviceNotFound,
+                        format!("Device {} is disabled", target.device),
+                    ));
+                }
+                state
+                    .endpoint(target.module.as_ref())?
+                    .begin_call(call, self.settings.methods_in_flight)?
+            };
+            match step {
+                CallStep::Sent {
+                    id,
+                    generation,
+                    outcome,
+                } => {
+                    break (
+                        CallGuard {
+                            cell,
+                            target: target.clone(),
+                            generation,
+                            id,
+                        },
+                        outcome,
+                    );
+                }
+                CallStep::Offline(_) if call.connect_timeout.is_zero() => {
+                    return Err(method::not_online(call.connect_timeout));
+                }
+                CallStep::Offline(online) => {
+                    if self.clock.timeout_at(connect_deadline, online).await.is_err() {
+                        return Err(method::not_online(call.connect_timeout));
+                    }
+                }
+            }
+        };
+        let response_deadline = self.clock.now().saturating_add(call.response_timeout);
+        let answer = self.clock.timeout_at(response_deadline, outcome).await;
+        drop(guard);
+        match answer {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(method::connection_lost()),
+            Err(_) => Err(method::no_response()),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The hub itself, apart from every protocol: devices, their state, and the
+//! operations on them.
+//!
+//! A packet reaches it through a [`session::Session`], a request through a
+//! method of [`HubState`], a job through its `Fleet` implementation in
+//! [`fleet`]. All three end in a device's cell ([`cell`]), where the rules of
+//! `hub-core` change its state, and come back as a reply or as a frame in a
+//! device's [`outbox`]. Nothing here knows MQTT or HTTP.
+
+pub(crate) mod access;
+pub(crate) mod cell;
+pub(crate) mod counters;
+pub(crate) mod fleet;
+pub(crate) mod methods;
+pub(crate) mod outbox;
+pub(crate) mod query;
+pub(crate) mod registry;
+pub(crate) mod row;
+pub(crate) mod session;
+pub(crate) mod telemetry;
+pub(crate) mod twins;
+
+use hub_core::error::{ErrorCode, ServiceError};
+use job_service::Clock;
+
+use self::access::Policies;
+use self::counters::Counters;
+use self::outbox::CloseReason;
+use self::registry::Registry;
+use self::telemetry::{LogBounds, TelemetryLog};
+
+/// What the hub does where the service's reaction is a choice (see
+/// `ARCHITECTURE.md`, "Choices").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strictness {
+    /// As the service is seen to behave: an unsupported topic filter ends the
+    /// connection.
+    #[default]
+    Strict,
+    /// Easier to debug: an unsupported topic filter is refused with SUBACK 0x80.
+    Lenient,
+}
+
+/// What is decided when a hub is built and stays for its life.
+#[derive(Debug, Clone)]
+pub(crate) struct HubSettings {
+    /// The name that clients address the hub by.
+    pub(crate) host_name: String,
+    pub(crate) policies: Policies,
+    /// Direct methods in flight to one device.
+    pub(crate) methods_in_flight: usize,
+    pub(crate) telemetry: LogBounds,
+    pub(crate) strictness: Strictness,
+}
+
+/// Everything that a hub knows.
+pub(crate) struct HubState {
+    pub(crate) settings: HubSettings,
+    pub(crate) clock: Clock,
+    pub(crate) registry: Registry,
+    pub(crate) counters: Counters,
+    pub(crate) telemetry: TelemetryLog,
+}
+
+impl HubState {
+    pub(crate) fn new(settings: HubSettings, clock: Clock) -> Self {
+        Self {
+            telemetry: TelemetryLog::new(settings.telemetry),
+            settings,
+            clock,
+            registry: Registry::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Forgets all devices, telemetry and counts, and sets the clock back to
+    /// the system's.
+    pub(crate) fn reset(&self) {
+        // Taken apart so that a new field cannot be forgotten here.
+        let Self {
+            settings: _,
+            clock,
+            registry: _,
+            counters,
+            telemetry,
+        } = self;
+        self.clear_registry(CloseReason::Shutdown);
+        telemetry.clear();
+        counters.reset();
+        clock.reset();
+    }
+}
+
+/// 32 bytes from the operating system, for keys and generation ids.
+pub(crate) fn random_bytes() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    if getrandom::fill(&mut bytes).is_err() {
+        // Without the system's random source (which modern systems always
+        // have) v4 ids still differ; keys of a development hub need no more.
+        bytes[..16].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
+        bytes[16..].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
+    }
+    bytes
+}
+
+/// A failure of the hub itself, which should not happen.
+pub(crate) fn internal(error: impl std::fmt::Display) -> ServiceError {
+    tracing::error!(%error, "internal error");
+    ServiceError::new(ErrorCode::ServerError, "the hub failed to write its answer")
+}

@@ -1,0 +1,97 @@
+//! A twin as a row of a query, looked at where it lives: no document is made
+//! for a row that does not match.
+
+use std::borrow::Cow;
+
+use hub_core::query::{Attribute, Path, Row, Value, walk};
+use hub_core::time::Timestamp;
+use hub_core::twin::{Section, TwinDocument, TwinOwner};
+
+/// A device's or module's twin in a query.
+pub(crate) struct TwinRow<'a>(pub(crate) TwinDocument<'a>);
+
+impl Row for TwinRow<'_> {
+    fn get(&self, path: &Path) -> Value<'_> {
+        let TwinDocument {
+            owner,
+            connection,
+            twin,
+        } = &self.0;
+        let keys = path.keys();
+        match path.attribute() {
+            Attribute::Tags => return walk(twin.tags(), keys),
+            Attribute::Desired => return section(twin.desired(), keys),
+            Attribute::Reported => return section(twin.reported(), keys),
+            // Rare: attributes that are objects or lists.
+            Attribute::Properties
+            | Attribute::X509Thumbprint
+            | Attribute::Capabilities
+            | Attribute::ParentScopes => return self.rendered(path),
+            _ if !keys.is_empty() => return Value::Undefined,
+            _ => {}
+        }
+        match path.attribute() {
+            Attribute::DeviceId => text(owner.device_id().as_str()),
+            Attribute::ModuleId => owner.module_id().map_or(Value::Undefined, |id| text(id.as_str())),
+            Attribute::Etag => Value::Str(twin.etag().into()),
+            Attribute::Version => number(twin.version()),
+            Attribute::ModelId => text(twin.model_id().unwrap_or_default()),
+            Attribute::ConnectionState => text(connection.state.as_str()),
+            Attribute::LastActivityTime => time(connection.last_activity),
+            Attribute::CloudToDeviceMessageCount => number(u64::from(connection.queued_messages)),
+            Attribute::Status => match owner {
+                TwinOwner::Device(device) => text(device.status.as_str()),
+                TwinOwner::Module(_) => self.rendered(path),
+            },
+            _ => self.rendered(path),
+        }
+    }
+}
+
+impl TwinRow<'_> {
+    /// The value as the document shows it.
+    fn rendered(&self, path: &Path) -> Value<'_> {
+        let Ok(document) = serde_json::to_value(self.0) else {
+            return Value::Undefined;
+        };
+        Row::get(&document, path).into_owned()
+    }
+}
+
+/// A path below `properties.desired` or `properties.reported`, where
+/// `$version` and `$metadata` are keys like any other.
+fn section<'a>(section: &'a Section, keys: &[Box<str>]) -> Value<'a> {
+    match keys.first().map(|key| &**key) {
+        Some("$version") if keys.len() == 1 => number(section.version()),
+        Some("$version") => Value::Undefined,
+        Some("$metadata") => metadata(section, &keys[1..]),
+        _ => walk(section.properties(), keys),
+    }
+}
+
+fn metadata<'a>(section: &Section, keys: &[Box<str>]) -> Value<'a> {
+    let Some((last, path)) = keys.split_last() else {
+        return Value::Undefined;
+    };
+    let Some((updated, version)) = section.metadata_at(path) else {
+        return Value::Undefined;
+    };
+    match &**last {
+        "$lastUpdated" => time(updated),
+        "$lastUpdatedVersion" => version.map_or(Value::Undefined, number),
+        _ => Value::Undefined,
+    }
+}
+
+fn text(text: &str) -> Value<'_> {
+    Value::Str(Cow::Borrowed(text))
+}
+
+fn time<'a>(time: Timestamp) -> Value<'a> {
+    Value::Str(Cow::Owned(time.to_string()))
+}
+
+fn number<'a>(number: u64) -> Value<'a> {
+    // Versions stay far below 2^53.
+    Value::Number(number as f64)
+}

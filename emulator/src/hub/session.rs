@@ -1,0 +1,180 @@
+//! A connected device, as seen by the protocol that carries it.
+//!
+//! A connection task opens a [`Session`] once the device has proved who it is
+//! and calls one method per thing that the device asks. Whatever comes back
+//! comes through the session's outbox. Other device protocols use the same
+//! type: here is no packet, topic or status line.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hub_core::error::ServiceError;
+use hub_core::ids::Target;
+use hub_core::method::{MethodResponse, RequestId};
+use hub_core::property_bag::MessageProperties;
+use hub_core::registry::Status;
+use hub_core::time::Timestamp;
+use hub_core::topic::{Filter, Qos};
+use hub_core::twin::ReportedPatch;
+
+use super::HubState;
+use super::access::Denied;
+use super::cell::{DeviceCell, Endpoint, Persistence, Subscription, TwinAnswer};
+use super::outbox::Outbox;
+
+/// A live connection of a device or module.
+pub(crate) struct Session {
+    hub: Arc<HubState>,
+    cell: Arc<DeviceCell>,
+    target: Target,
+    generation: u64,
+    /// Frames for the device, and the hub's wish to end the connection.
+    pub(crate) outbox: Arc<Outbox>,
+    /// Whether filters of an earlier connection are in force again.
+    pub(crate) resumed: bool,
+}
+
+impl Session {
+    /// Makes the connection of `target` live, ending the one before it. The
+    /// caller has checked the credentials.
+    ///
+    /// # Errors
+    /// When the identity was removed or disabled since that check.
+    pub(crate) fn open(
+        hub: &Arc<HubState>,
+        target: Target,
+        persistence: Persistence,
+        model_id: Option<&str>,
+    ) -> Result<Self, Denied> {
+        let now = hub.clock.now();
+        let cell = hub.registry.find(&target.device).ok_or(Denied::UnknownIdentity)?;
+        let attached = {
+            let mut state = cell.lock();
+            if state.identity.status == Status::Disabled {
+                return Err(Denied::Disabled);
+            }
+            let endpoint = state
+                .endpoint(target.module.as_ref())
+                .map_err(|_| Denied::UnknownIdentity)?;
+            if endpoint.is_connected() {
+                hub.counters.takeovers.add(1);
+            }
+            if let Some(model) = model_id {
+                endpoint.twin.set_model_id(Some(model.into()));
+            }
+            endpoint.attach(persistence, now)
+        };
+        hub.counters.connects_accepted.add(1);
+        Ok(Self {
+            hub: hub.clone(),
+            cell,
+            target,
+            generation: attached.generation,
+            outbox: attached.outbox,
+            resumed: attached.resumed,
+        })
+    }
+
+    /// Who is connected.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Runs `change` on the endpoint, unless it has gone meanwhile; then the
+    /// outbox is closed and the connection about to end.
+    fn with<T>(&self, change: impl FnOnce(&mut Endpoint, Timestamp) -> T) -> Option<T> {
+        let now = self.hub.clock.now();
+        let mut state = self.cell.lock();
+        let endpoint = state.endpoint(self.target.module.as_ref()).ok()?;
+        endpoint.connection.last_activity = now;
+        Some(change(endpoint, now))
+    }
+
+    /// Starts deliveries of a kind.
+    pub(crate) fn subscribe(&self, filter: Filter, qos: Qos) {
+        self.with(|endpoint, _| endpoint.subscribe(self.generation, filter, Subscription::Granted(qos)));
+    }
+
+    /// Ends deliveries of a kind.
+    pub(crate) fn unsubscribe(&self, filter: Filter) {
+        self.with(|endpoint, _| endpoint.subscribe(self.generation, filter, Subscription::Removed));
+    }
+
+    /// Accepts a device-to-cloud message. When this returns the message is kept.
+    pub(crate) fn telemetry(&self, properties: MessageProperties, body: &[u8]) {
+        let Some(now) = self.with(|_, now| now) else {
+            return;
+        };
+        self.hub.counters.telemetry_messages.add(1);
+        self.hub.counters.telemetry_bytes.add(body.len() as u64);
+        // Copied: the body is a slice of the connection's read buffer.
+        self.hub
+            .telemetry
+            .push(self.target.clone(), now, properties, Bytes::copy_from_slice(body));
+    }
+
+    /// Answers the device's request for its own twin.
+    pub(crate) fn read_twin(&self, rid: &str) {
+        self.hub.counters.device_twin_reads.add(1);
+        self.with(|endpoint, _| {
+            let body = endpoint.twin.device_view();
+            endpoint.answer_twin(
+                self.generation,
+                rid,
+                TwinAnswer {
+                    status: 200,
+                    version: None,
+                    body,
+                },
+            );
+        });
+    }
+
+    /// Merges reported properties and answers with their new version.
+    pub(crate) fn update_reported(&self, rid: &str, expected_version: Option<u64>, patch: &[u8]) {
+        self.hub.counters.reported_updates.add(1);
+        let patch = ReportedPatch::parse(patch);
+        self.with(|endpoint, now| {
+            let updated = patch.and_then(|patch| endpoint.twin.patch_reported(&patch, expected_version, now));
+            let answer = match updated {
+                Ok(version) => TwinAnswer {
+                    status: 204,
+                    version: Some(version),
+                    body: Bytes::new(),
+                },
+                Err(error) => TwinAnswer {
+                    status: error.code.status(),
+                    version: None,
+                    body: twin_error(&error, now),
+                },
+            };
+            endpoint.answer_twin(self.generation, rid, answer);
+        });
+    }
+
+    /// Hands a method's answer to its caller.
+    pub(crate) fn method_response(&self, id: RequestId, status: i32, body: &[u8]) {
+        self.hub.counters.method_responses.add(1);
+        let outcome = MethodResponse::from_device(status, body);
+        self.with(|endpoint, now| endpoint.finish_call(self.generation, id, outcome, now));
+    }
+
+    /// Ends the session. Does nothing when another connection has taken over.
+    pub(crate) fn close(self) {
+        let now = self.hub.clock.now();
+        if let Ok(endpoint) = self.cell.lock().endpoint(self.target.module.as_ref()) {
+            endpoint.detach(self.generation, now);
+        }
+    }
+}
+
+/// The body of a refused twin request, in the service's detailed form.
+fn twin_error(error: &ServiceError, now: Timestamp) -> Bytes {
+    let body = serde_json::json!({
+        "errorCode": error.code.number(),
+        "trackingId": crate::tracking::id(now),
+        "message": error.message,
+        "timestampUtc": now,
+    });
+    Bytes::from(body.to_string())
+}

@@ -1,0 +1,120 @@
+//! Twin operations of the service side; the device side is in `session`.
+
+use hub_core::error::ServiceError;
+use hub_core::ids::Target;
+use hub_core::registry::IfMatch;
+use hub_core::twin::{TwinDocument, TwinOwner, TwinPatch};
+
+use super::HubState;
+use super::cell::DeviceState;
+
+/// Whether a write merges into the twin or replaces its sections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TwinWrite {
+    /// PATCH: merge.
+    Merge,
+    /// PUT: replace.
+    Replace,
+}
+
+/// A twin as a response: the JSON document and its ETag.
+pub(crate) struct TwinReply {
+    pub(crate) body: Vec<u8>,
+    pub(crate) etag: String,
+}
+
+impl HubState {
+    /// The full twin document.
+    ///
+    /// # Errors
+    /// `DeviceNotFound`, `ModuleNotFound`.
+    pub(crate) fn twin(&self, target: &Target) -> Result<TwinReply, ServiceError> {
+        let cell = self.registry.cell(&target.device)?;
+        let state = cell.lock();
+        twin_reply(&state, target)
+    }
+
+    /// Changes tags and desired properties; connected subscribers are told.
+    ///
+    /// # Errors
+    /// `DeviceNotFound`, `ModuleNotFound`, `PreconditionFailed`, `ArgumentInvalid` for a limit.
+    pub(crate) fn write_twin(
+        &self,
+        target: &Target,
+        write: TwinWrite,
+        patch: &TwinPatch,
+        if_match: &IfMatch,
+    ) -> Result<TwinReply, ServiceError> {
+        let cell = self.registry.cell(&target.device)?;
+        let mut state = cell.lock();
+        self.apply(&mut state, target, write, patch, if_match)?;
+        twin_reply(&state, target)
+    }
+
+    /// As [`HubState::write_twin`] with a merge, for a job: no document is made.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn merge_twin(&self, target: &Target, patch: &TwinPatch) -> Result<(), ServiceError> {
+        let cell = self.registry.cell(&target.device)?;
+        let mut state = cell.lock();
+        self.apply(&mut state, target, TwinWrite::Merge, patch, &IfMatch::Any)
+    }
+
+    fn apply(
+        &self,
+        state: &mut DeviceState,
+        target: &Target,
+        write: TwinWrite,
+        patch: &TwinPatch,
+        if_match: &IfMatch,
+    ) -> Result<(), ServiceError> {
+        let now = self.clock.now();
+        let endpoint = state.endpoint(target.module.as_ref())?;
+        endpoint.twin.check(if_match)?;
+        let change = match write {
+            TwinWrite::Merge => endpoint.twin.patch(patch, now)?,
+            TwinWrite::Replace => endpoint.twin.replace(patch, now)?,
+        };
+        self.counters.twin_writes.add(1);
+        if let Some(change) = change {
+            endpoint.notify_desired(change);
+        }
+        Ok(())
+    }
+}
+
+fn twin_reply(state: &DeviceState, target: &Target) -> Result<TwinReply, ServiceError> {
+    let document = twin_document(state, target)?;
+    Ok(TwinReply {
+        etag: document.twin.etag(),
+        body: serde_json::to_vec(&document).map_err(super::internal)?,
+    })
+}
+
+/// The document of a device's or module's twin.
+///
+/// # Errors
+/// `DeviceNotFound` for a device deleted meanwhile, `ModuleNotFound`.
+pub(crate) fn twin_document<'a>(
+    state: &'a DeviceState,
+    target: &Target,
+) -> Result<TwinDocument<'a>, ServiceError> {
+    if state.deleted {
+        return Err(ServiceError::device_not_found(target.device.as_str()));
+    }
+    let (owner, endpoint) = match &target.module {
+        None => (TwinOwner::from(&state.identity), &state.endpoint),
+        Some(id) => match state.modules.get(id) {
+            Some(module) => (TwinOwner::from(&module.identity), &module.endpoint),
+            // A missing module twin is reported as the service does it:
+            // DeviceNotFound, unlike a missing module identity.
+            None => return Err(ServiceError::device_not_found(&target.to_string())),
+        },
+    };
+    Ok(TwinDocument {
+        owner,
+        connection: &endpoint.connection,
+        twin: &endpoint.twin,
+    })
+}

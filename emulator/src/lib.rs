@@ -1,0 +1,34 @@
+//! A local IoT hub that unmodified Azure SDKs talk to.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let hub = emulator::Hub::builder().start().await?;
+//! let connection_string = hub.create_device("my-device")?;
+//! println!("{connection_string}");
+//! println!("{}", hub.service_connection_string());
+//! hub.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Hub`] is a running hub: bound, ready, and gone after
+//! [`Hub::shutdown`]. Several can live in one process. The way of a packet, a
+//! request and a job through this crate is drawn in `ARCHITECTURE.md`.
+
+mod builder;
+mod http;
+mod hub;
+mod import;
+mod listen;
+mod mqtt;
+mod server;
+mod tls;
+mod tracking;
+
+pub use self::builder::{HubBuilder, Listen, Ports, StartError};
+pub use self::hub::Strictness;
+pub use self::hub::counters::CounterValues;
+pub use self::hub::telemetry::{LogBounds, TelemetryMessage};
+pub use self::import::{ImportError, Imported};
+pub use self::server::{DEVELOPMENT_KEY, Hub, OWNER_POLICY};
+pub use self::tls::TlsError;

@@ -1,0 +1,104 @@
+//! The hub as a program: `iothub-emulator`.
+//!
+//! Reads its arguments, starts a hub, tells people and machines where it is,
+//! and stops it on Ctrl-C or SIGTERM. What a hub is stands in the library.
+
+// A program's output is its product.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod cli {
+    pub(crate) mod args;
+    pub(crate) mod info;
+}
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser as _;
+use emulator::{Hub, HubBuilder};
+
+use crate::cli::args::Args;
+use crate::cli::info::{Info, write_info};
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(&args.log)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start: {error}")),
+    };
+    match runtime.block_on(run(args, started)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => fail(&message),
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    eprintln!("iothub-emulator: {message}");
+    ExitCode::FAILURE
+}
+
+async fn run(args: Args, started: Instant) -> Result<(), String> {
+    let data_dir = args.data_dir();
+    let mut builder: HubBuilder = Hub::builder()
+        .host_name(args.host_name.clone())
+        .access_key(args.access_key.clone())
+        .address(args.address)
+        .ports(args.ports())
+        .strictness(args.strictness())
+        .data_dir(&data_dir);
+    if let Some(cap) = args.methods_in_flight {
+        builder = builder.methods_in_flight(cap.get());
+    }
+    let hub = builder.start().await.map_err(|error| args.explain(&error))?;
+    if let Some(file) = &args.init_file {
+        let text =
+            std::fs::read_to_string(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+        let imported = hub
+            .import(&text)
+            .map_err(|e| format!("{}: {e}", file.display()))?;
+        println!(
+            "{}: {} identities created, {} existed",
+            file.display(),
+            imported.created,
+            imported.existing
+        );
+    }
+    let mut devices = Vec::new();
+    for id in &args.device {
+        devices.push(hub.create_device(id).map_err(|e| format!("--device {id}: {e}"))?);
+    }
+    let info = Info::of(&hub, &data_dir);
+    if let Some(file) = &args.info_file {
+        write_info(file, &info).map_err(|e| format!("cannot write {}: {e}", file.display()))?;
+    }
+    print!(
+        "{}",
+        info.for_people(&devices, args.https_port, started.elapsed())
+    );
+    stop_signal()
+        .await
+        .map_err(|e| format!("cannot wait for signals: {e}"))?;
+    println!("\nstopping");
+    hub.shutdown().await;
+    Ok(())
+}
+
+/// Waits for Ctrl-C or, on Unix, SIGTERM.
+async fn stop_signal() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            done = tokio::signal::ctrl_c() => done,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}

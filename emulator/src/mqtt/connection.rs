@@ -1,0 +1,261 @@
+//! One MQTT connection from its first byte to its last.
+//!
+//! The task handles all packets that a read brought before it writes, sends
+//! all answers and waiting frames in one write, and holds neither a read nor a
+//! write buffer while it waits.
+
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use hub_core::limits;
+use mqtt_wire::{ConnectAck, ConnectAckReason, Packet, PacketBuffer, WireError, encode, fill};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::handshake::{self, Accepted, Refusal};
+use super::protocol::{self, Next, Violation};
+use crate::hub::HubState;
+use crate::hub::outbox::{CloseReason, Outbox};
+
+/// How long a write may make no progress before the peer counts as gone; the
+/// emulator's own choice, the shortest keep-alive that SDKs use by default.
+const WRITE_STALL: Duration = Duration::from_secs(60);
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Ending {
+    #[error("the device disconnected")]
+    Disconnect,
+    #[error("the device closed the connection")]
+    PeerClosed,
+    #[error("no packet within the keep-alive")]
+    KeepAlive,
+    #[error("the token has expired")]
+    TokenExpired,
+    #[error("the device does not read what it is sent")]
+    WriteStalled,
+    #[error("the hub closes the connection: {0:?}")]
+    ByHub(CloseReason),
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Serves a connection until it ends. Never fails: a bad peer is closed.
+pub(crate) async fn serve<S>(mut stream: S, hub: Arc<HubState>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut packets = PacketBuffer::new(limits::MQTT_CONNECT_BYTES);
+    let opened = timeout(
+        limits::MQTT_CONNECT_DEADLINE,
+        open(&mut stream, &mut packets, &hub),
+    )
+    .await;
+    let Ok(Some(accepted)) = opened else { return };
+    packets.set_limit(limits::MQTT_PACKET_BYTES);
+
+    let Accepted {
+        session,
+        keep_alive,
+        expires,
+        will,
+    } = accepted;
+    let mut connection = Connection {
+        stream,
+        packets,
+        out: BytesMut::new(),
+        keep_alive,
+        expires,
+    };
+    let ending = match connection.run(&session, &hub).await {
+        Ok(never) => match never {},
+        Err(ending) => ending,
+    };
+    tracing::debug!(target = %session.target(), %ending, "connection ended");
+    if matches!(ending, Ending::Violation(_) | Ending::Wire(_)) {
+        hub.counters.protocol_violations.add(1);
+    }
+    match (ending, will) {
+        (Ending::Disconnect, _) | (_, None) => {}
+        (_, Some(will)) => session.telemetry(will.properties, &will.body),
+    }
+    session.close();
+    // Without this a TLS or WebSocket peer could not tell the end from a cut.
+    let _ = timeout(
+        Duration::from_secs(1),
+        poll_fn(|cx| Pin::new(&mut connection.stream).poll_shutdown(cx)),
+    )
+    .await;
+}
+
+/// Reads CONNECT and answers it; `None` when the connection is not to go on.
+async fn open<S>(stream: &mut S, packets: &mut PacketBuffer, hub: &Arc<HubState>) -> Option<Accepted>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let decision = loop {
+        match packets.next_packet() {
+            Ok(Some(Packet::Connect(connect))) => break handshake::decide(hub, &connect),
+            // Anything else first is not an MQTT client of ours.
+            Ok(Some(_)) => return None,
+            Ok(None) => {
+                if fill(stream, packets).await.ok()? == 0 {
+                    return None;
+                }
+            }
+            Err(WireError::Protocol) => {
+                let code = ConnectAckReason::UnacceptableProtocolVersion;
+                break Err(Refusal {
+                    code,
+                    reason: "the protocol is not MQTT 3.1.1".into(),
+                });
+            }
+            Err(WireError::ClientId) => {
+                let code = ConnectAckReason::IdentifierRejected;
+                break Err(Refusal {
+                    code,
+                    reason: "the client id is empty".into(),
+                });
+            }
+            Err(_) => return None,
+        }
+    };
+    let (return_code, session_present) = match &decision {
+        Ok(accepted) => (ConnectAckReason::ConnectionAccepted, accepted.session.resumed),
+        Err(refusal) => {
+            hub.counters.connects_refused.add(1);
+            tracing::debug!(code = ?refusal.code, reason = %refusal.reason, "connection refused");
+            (refusal.code, false)
+        }
+    };
+    let mut out = BytesMut::new();
+    encode(
+        Packet::ConnectAck(ConnectAck {
+            return_code,
+            session_present,
+        }),
+        &mut out,
+    )
+    .ok()?;
+    let written = write_all(stream, &mut out, None).await;
+    match decision {
+        Ok(accepted) if written.is_ok() => Some(accepted),
+        Ok(accepted) => {
+            accepted.session.close();
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+struct Connection<S> {
+    stream: S,
+    packets: PacketBuffer,
+    out: BytesMut,
+    keep_alive: Duration,
+    expires: Option<Instant>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    async fn run(
+        &mut self,
+        session: &crate::hub::session::Session,
+        hub: &HubState,
+    ) -> Result<std::convert::Infallible, Ending> {
+        let mut last_packet = Instant::now();
+        let timer = sleep_until(self.deadline(last_packet));
+        tokio::pin!(timer);
+        loop {
+            while let Some(packet) = self.packets.next_packet()? {
+                last_packet = Instant::now();
+                hub.counters.packets_received.add(1);
+                match protocol::handle(packet, session, &hub.settings, &mut self.out)? {
+                    Next::Continue => {}
+                    Next::Disconnect => return Err(Ending::Disconnect),
+                }
+            }
+            for frame in session.outbox.take_now() {
+                protocol::encode_frame(frame, &mut self.out)?;
+            }
+            if !self.out.is_empty() {
+                write_all(&mut self.stream, &mut self.out, Some(&session.outbox)).await?;
+                // Drops the storage: an idle connection holds none.
+                self.out = BytesMut::new();
+            }
+            tokio::select! {
+                read = fill(&mut self.stream, &mut self.packets) => {
+                    if read? == 0 {
+                        return Err(Ending::PeerClosed);
+                    }
+                }
+                frames = poll_fn(|cx| session.outbox.poll_take(cx)) => {
+                    for frame in frames.map_err(Ending::ByHub)? {
+                        protocol::encode_frame(frame, &mut self.out)?;
+                    }
+                }
+                () = &mut timer => {
+                    let now = Instant::now();
+                    if self.expires.is_some_and(|expires| expires <= now) {
+                        return Err(Ending::TokenExpired);
+                    }
+                    if last_packet + self.keep_alive <= now {
+                        return Err(Ending::KeepAlive);
+                    }
+                    timer.as_mut().reset(self.deadline(last_packet));
+                }
+            }
+        }
+    }
+
+    /// When the timers have to be looked at next. Packets only move
+    /// `last_packet`: the timer itself is set anew when it fires, not for each.
+    fn deadline(&self, last_packet: Instant) -> Instant {
+        let silence = last_packet + self.keep_alive;
+        self.expires.map_or(silence, |expires| expires.min(silence))
+    }
+}
+
+/// Writes and flushes all of `out`, unless the peer stops reading or the hub
+/// wants the connection closed.
+async fn write_all<S>(stream: &mut S, out: &mut BytesMut, outbox: Option<&Outbox>) -> Result<(), Ending>
+where
+    S: AsyncWrite + Unpin,
+{
+    let mut stall = None;
+    poll_fn(|cx| {
+        loop {
+            let step = if out.is_empty() {
+                Pin::new(&mut *stream).poll_flush(cx).map_ok(|()| None)
+            } else {
+                Pin::new(&mut *stream).poll_write(cx, out).map_ok(Some)
+            };
+            match step {
+                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(Some(0))) => {
+                    return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
+                }
+                Poll::Ready(Ok(Some(n))) => {
+                    out.advance(n);
+                    stall = None;
+                }
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e.into())),
+                Poll::Pending => break,
+            }
+        }
+        if let Some(Poll::Ready(reason)) = outbox.map(|o| o.poll_closed(cx)) {
+            return Poll::Ready(Err(Ending::ByHub(reason)));
+        }
+        let timer = stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_STALL)));
+        timer.as_mut().poll(cx).map(|()| Err(Ending::WriteStalled))
+    })
+    .await
+}

@@ -1,0 +1,214 @@
+//! What packets mean on an IoT hub.
+//!
+//! Incoming packets become calls of the session, frames of the outbox become
+//! packets. MQTT 3.1.1 has no negative acknowledgement, so whatever breaks the
+//! rules ends the connection: that is the service's own behaviour.
+
+use bytes::{Bytes, BytesMut};
+use hub_core::limits;
+use hub_core::property_bag::MessageProperties;
+use hub_core::topic::{DeviceTopic, Filter, HubTopic, Qos, TopicError};
+use mqtt_wire::{Packet, Publish, QoS, SubscribeReturnCode, WireError, encode, publish_qos0};
+
+use crate::hub::outbox::ToDevice;
+use crate::hub::session::Session;
+use crate::hub::{HubSettings, Strictness};
+
+/// What a device did that the service answers by closing the connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Violation {
+    #[error("a second CONNECT on one connection")]
+    SecondConnect,
+    #[error("a packet that only a server sends")]
+    ServerPacket,
+    #[error("QoS 2 is not supported")]
+    QoS2,
+    #[error("a publish to {topic:?}: {error}")]
+    Topic { topic: String, error: TopicError },
+    #[error("the filter {filter:?} is not supported: {error}")]
+    Filter { filter: String, error: TopicError },
+    #[error(
+        "a SUBSCRIBE or UNSUBSCRIBE without filters, or with more than {}",
+        limits::MQTT_SUBSCRIPTIONS
+    )]
+    FilterCount,
+    #[error("the property bag: {0}")]
+    Properties(String),
+    #[error("the message exceeds {} bytes", limits::D2C_MESSAGE_BYTES)]
+    MessageTooLarge,
+    #[error("an answer could not be encoded: {0}")]
+    Encoding(#[from] WireError),
+}
+
+/// Whether the connection goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    Continue,
+    Disconnect,
+}
+
+/// Handles one packet; answers are appended to `out`.
+pub(super) fn handle(
+    packet: Packet,
+    session: &Session,
+    settings: &HubSettings,
+    out: &mut BytesMut,
+) -> Result<Next, Violation> {
+    match packet {
+        Packet::Publish(publish) => handle_publish(&publish, session, out)?,
+        // Completes a cloud-to-device message; nothing is sent with QoS 1 yet.
+        Packet::PublishAck { .. } => {}
+        Packet::Subscribe {
+            packet_id,
+            topic_filters,
+        } => {
+            check_count(topic_filters.len())?;
+            let mut status = Vec::with_capacity(topic_filters.len());
+            for (filter, qos) in topic_filters {
+                status.push(subscribe(&filter, qos, session, settings)?);
+            }
+            encode(Packet::SubscribeAck { packet_id, status }, out)?;
+        }
+        Packet::Unsubscribe {
+            packet_id,
+            topic_filters,
+        } => {
+            check_count(topic_filters.len())?;
+            for filter in topic_filters {
+                // A filter that cannot have been subscribed needs no removal.
+                if let Ok(filter) = Filter::parse(&filter, session.target()) {
+                    session.unsubscribe(filter);
+                }
+            }
+            encode(Packet::UnsubscribeAck { packet_id }, out)?;
+        }
+        Packet::PingRequest => encode(Packet::PingResponse, out)?,
+        Packet::Disconnect => return Ok(Next::Disconnect),
+        Packet::Connect(_) => return Err(Violation::SecondConnect),
+        Packet::PublishReceived { .. } | Packet::PublishRelease { .. } | Packet::PublishComplete { .. } => {
+            return Err(Violation::QoS2);
+        }
+        Packet::ConnectAck(_)
+        | Packet::SubscribeAck { .. }
+        | Packet::UnsubscribeAck { .. }
+        | Packet::PingResponse => return Err(Violation::ServerPacket),
+    }
+    Ok(Next::Continue)
+}
+
+fn check_count(filters: usize) -> Result<(), Violation> {
+    if (1..=limits::MQTT_SUBSCRIPTIONS).contains(&filters) {
+        Ok(())
+    } else {
+        Err(Violation::FilterCount)
+    }
+}
+
+fn subscribe(
+    filter: &str,
+    wanted: QoS,
+    session: &Session,
+    settings: &HubSettings,
+) -> Result<SubscribeReturnCode, Violation> {
+    match Filter::parse(filter, session.target()) {
+        Ok(filter) => {
+            let granted = wanted.less_value(QoS::AtLeastOnce);
+            session.subscribe(filter, Qos::granted(granted.value()));
+            Ok(SubscribeReturnCode::Success(granted))
+        }
+        Err(error) => match settings.strictness {
+            Strictness::Strict => Err(Violation::Filter {
+                filter: shorten(filter),
+                error,
+            }),
+            Strictness::Lenient => Ok(SubscribeReturnCode::Failure),
+        },
+    }
+}
+
+fn handle_publish(publish: &Publish, session: &Session, out: &mut BytesMut) -> Result<(), Violation> {
+    if publish.qos == QoS::ExactlyOnce {
+        return Err(Violation::QoS2);
+    }
+    let topic = DeviceTopic::parse(&publish.topic, session.target()).map_err(|error| Violation::Topic {
+        topic: shorten(&publish.topic),
+        error,
+    })?;
+    match topic {
+        DeviceTopic::Telemetry { bag, .. } => {
+            if publish.payload.len() + bag.len() > limits::D2C_MESSAGE_BYTES {
+                return Err(Violation::MessageTooLarge);
+            }
+            let mut properties =
+                MessageProperties::decode(bag).map_err(|e| Violation::Properties(e.to_string()))?;
+            // Neither flag has a meaning on a hub; the service turns both into properties.
+            if publish.retain {
+                properties.application.insert("mqtt-retain".into(), "true".into());
+            }
+            if publish.dup {
+                properties.application.insert("mqtt-dup".into(), "true".into());
+            }
+            session.telemetry(properties, &publish.payload);
+        }
+        DeviceTopic::TwinGet { rid } => session.read_twin(rid),
+        DeviceTopic::TwinPatchReported { rid, version } => {
+            session.update_reported(rid, version, &publish.payload);
+        }
+        DeviceTopic::MethodResponse { status, rid } => {
+            // An id that is no number was never given out: the answer is late or lost.
+            if let Ok(id) = rid.parse() {
+                session.method_response(id, status, &publish.payload);
+            }
+        }
+    }
+    if let Some(packet_id) = publish.packet_id {
+        encode(Packet::PublishAck { packet_id }, out)?;
+    }
+    Ok(())
+}
+
+/// Appends a frame of the outbox as a packet. All of them are QoS 0: twins and
+/// methods have their own acknowledgements.
+pub(super) fn encode_frame(frame: ToDevice, out: &mut BytesMut) -> Result<(), Violation> {
+    let (topic, payload): (String, Bytes) = match frame {
+        ToDevice::MethodRequest { id, name, payload } => {
+            let rid = id.to_string();
+            (
+                HubTopic::MethodRequest {
+                    name: &name,
+                    rid: &rid,
+                }
+                .to_string(),
+                payload.as_bytes().clone(),
+            )
+        }
+        ToDevice::TwinResponse {
+            rid,
+            status,
+            version,
+            body,
+        } => (
+            HubTopic::TwinResponse {
+                status,
+                rid: &rid,
+                version,
+            }
+            .to_string(),
+            body,
+        ),
+        ToDevice::DesiredChanged(change) => (
+            HubTopic::DesiredChanged {
+                version: change.version,
+            }
+            .to_string(),
+            change.payload,
+        ),
+    };
+    encode(publish_qos0(topic, payload), out)?;
+    Ok(())
+}
+
+/// A client's text for a log line, never longer than a line.
+fn shorten(text: &str) -> String {
+    text.chars().take(120).collect()
+}

@@ -1,0 +1,362 @@
+//! The running hub: its tasks, its addresses, and the handle that tests hold.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hub_core::error::ServiceError;
+use hub_core::ids::DeviceId;
+use hub_core::registry::{DeviceSpec, IfMatch};
+use hub_core::time::Timestamp;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use job_service::{EngineSettings, JobEngine};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::builder::HubBuilder;
+use crate::http::{self, App};
+use crate::hub::HubState;
+use crate::hub::counters::CounterValues;
+use crate::hub::outbox::CloseReason;
+use crate::hub::telemetry::TelemetryMessage;
+use crate::import::{ImportError, Imported};
+use crate::{import, listen, mqtt};
+
+/// The well-known key of the default policies, for development only. It may
+/// stand in a repository and in connection strings because it protects nothing
+/// but a hub on the developer's own machine.
+pub const DEVELOPMENT_KEY: &str = "aW90aHViLWVtdWxhdG9yLWRldmVsb3BtZW50LWtleSE=";
+
+/// The policy that may do everything.
+pub const OWNER_POLICY: &str = "iothubowner";
+
+/// How long a TLS handshake may take; the emulator's own choice.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a client may take to send the head of an HTTP request; the
+/// emulator's own choice. Idle keep-alive connections are not affected.
+const HTTP_HEADER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Bytes in flight each way on an in-memory connection.
+const DUPLEX_BYTES: usize = 8 * 1024;
+
+/// Bound sockets, by what they accept.
+pub(crate) struct Listeners {
+    pub(crate) mqtt: Option<TcpListener>,
+    pub(crate) mqtts: Option<TcpListener>,
+    pub(crate) http: Option<TcpListener>,
+    pub(crate) https: Option<TcpListener>,
+}
+
+/// A running hub.
+///
+/// Dropping it stops the hub without waiting; [`Hub::shutdown`] waits until
+/// everything has ended.
+#[must_use = "a hub that is dropped stops"]
+pub struct Hub {
+    app: App,
+    addresses: Addresses,
+    access_key: String,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Addresses {
+    mqtt: Option<SocketAddr>,
+    mqtts: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+    https: Option<SocketAddr>,
+}
+
+/// Starts serving on `listeners`.
+pub(crate) fn start(
+    state: Arc<HubState>,
+    jobs: EngineSettings,
+    listeners: Listeners,
+    tls: Arc<ServerConfig>,
+    ca_pem: String,
+    access_key: String,
+) -> Hub {
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let app = App {
+        jobs: Arc::new(JobEngine::new(state.clone(), state.clock.clone(), jobs)),
+        hub: state,
+        tasks: tasks.clone(),
+        stop: stop.clone(),
+        ca_pem: ca_pem.into(),
+    };
+    let Listeners {
+        mqtt,
+        mqtts,
+        http,
+        https,
+    } = listeners;
+    let address = |listener: &Option<TcpListener>| listener.as_ref().and_then(|l| l.local_addr().ok());
+    let addresses = Addresses {
+        mqtt: address(&mqtt),
+        mqtts: address(&mqtts),
+        http: address(&http),
+        https: address(&https),
+    };
+    let acceptor = TlsAcceptor::from(tls);
+    let router = http::router(app.clone());
+
+    let hub = app.hub.clone();
+    spawn(mqtt, &tasks, &stop, move |stream| {
+        mqtt::serve(stream, hub.clone())
+    });
+    let (hub, tls) = (app.hub.clone(), acceptor.clone());
+    spawn(mqtts, &tasks, &stop, move |stream| {
+        let (hub, tls) = (hub.clone(), tls.clone());
+        async move {
+            if let Some(stream) = handshake(&tls, stream).await {
+                mqtt::serve(stream, hub).await;
+            }
+        }
+    });
+    let plain = router.clone();
+    spawn(http, &tasks, &stop, move |stream| {
+        serve_http(stream, plain.clone())
+    });
+    spawn(https, &tasks, &stop, move |stream| {
+        let (router, tls) = (router.clone(), acceptor.clone());
+        async move {
+            if let Some(stream) = handshake(&tls, stream).await {
+                serve_http(stream, router).await;
+            }
+        }
+    });
+    Hub {
+        app,
+        addresses,
+        access_key,
+    }
+}
+
+fn spawn<F>(
+    listener: Option<TcpListener>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+    serve: impl Fn(tokio::net::TcpStream) -> F + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    if let Some(listener) = listener {
+        tasks.spawn(listen::accept(listener, tasks.clone(), stop.clone(), serve));
+    }
+}
+
+/// The TLS handshake, in the connection's own task and with a deadline. Boxed,
+/// so that its state is gone once the connection is up.
+async fn handshake<S>(tls: &TlsAcceptor, stream: S) -> Option<Box<tokio_rustls::server::TlsStream<S>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match timeout(HANDSHAKE_DEADLINE, Box::pin(tls.accept(stream))).await {
+        Ok(Ok(stream)) => Some(Box::new(stream)),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!("TLS handshake took too long");
+            None
+        }
+    }
+}
+
+async fn serve_http<S>(stream: S, router: axum::Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        *request.uri_mut() = http::canonical_uri(std::mem::take(request.uri_mut()));
+        tower::ServiceExt::oneshot(router.clone(), request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HTTP_HEADER_DEADLINE)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "HTTP connection failed");
+    }
+}
+
+impl Hub {
+    /// A hub with its defaults: host name `localhost`, the development key,
+    /// loopback, any free ports, a CA in memory.
+    #[must_use]
+    pub fn builder() -> HubBuilder {
+        HubBuilder::new()
+    }
+
+    /// Where MQTT without TLS is accepted, if it is.
+    #[must_use]
+    pub fn mqtt_address(&self) -> Option<SocketAddr> {
+        self.addresses.mqtt
+    }
+
+    /// Where MQTT over TLS is accepted, if it is.
+    #[must_use]
+    pub fn mqtts_address(&self) -> Option<SocketAddr> {
+        self.addresses.mqtts
+    }
+
+    /// Where REST and WebSockets without TLS are accepted, if they are.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.addresses.http
+    }
+
+    /// Where REST and WebSockets over TLS are accepted, if they are.
+    #[must_use]
+    pub fn https_address(&self) -> Option<SocketAddr> {
+        self.addresses.https
+    }
+
+    /// The name that clients address the hub by.
+    #[must_use]
+    pub fn host_name(&self) -> &str {
+        &self.app.hub.settings.host_name
+    }
+
+    /// PEM of the CA certificate that clients have to trust for TLS.
+    #[must_use]
+    pub fn ca_pem(&self) -> &str {
+        &self.app.ca_pem
+    }
+
+    /// A service connection string of the policy that may do everything. The
+    /// HTTPS port is part of it unless it is 443: some SDKs can use another
+    /// port, none can guess it.
+    #[must_use]
+    pub fn service_connection_string(&self) -> String {
+        let host = match self.addresses.https {
+            Some(address) if address.port() != 443 => format!("{}:{}", self.host_name(), address.port()),
+            _ => self.host_name().to_owned(),
+        };
+        format!(
+            "HostName={host};SharedAccessKeyName={OWNER_POLICY};SharedAccessKey={}",
+            self.access_key
+        )
+    }
+
+    /// Registers a device with fresh keys and returns its connection string;
+    /// a device that exists is kept as it is.
+    ///
+    /// # Errors
+    /// When the id is not legal, or the device does not use symmetric keys.
+    pub fn create_device(&self, id: &str) -> Result<String, ServiceError> {
+        let id = DeviceId::parse(id).map_err(|e| ServiceError::invalid(e.to_string()))?;
+        if self.app.hub.registry.find(&id).is_none() {
+            let spec = DeviceSpec::from_json(&serde_json::json!({}), &id)?;
+            self.app.hub.put_device(spec, &IfMatch::Absent, |_, _| ())?;
+        }
+        let cell = self.app.hub.registry.cell(&id)?;
+        let state = cell.lock();
+        let keys = state
+            .identity
+            .authentication
+            .keys()
+            .ok_or_else(|| ServiceError::invalid(format!("device {id} does not use symmetric keys")))?;
+        Ok(format!(
+            "HostName={};DeviceId={id};SharedAccessKey={}",
+            self.host_name(),
+            keys.primary.as_str()
+        ))
+    }
+
+    /// Creates the identities that `text` describes and that do not exist yet:
+    /// a JSON array, or one JSON object per line, each with a `deviceId`,
+    /// possibly a `moduleId`, the members of an identity document, `tags` and
+    /// `properties.desired`. Importing the same text again changes nothing.
+    ///
+    /// # Errors
+    /// Names the line or the identity that is not acceptable.
+    pub fn import(&self, text: &str) -> Result<Imported, ImportError> {
+        import::import(&self.app.hub, text)
+    }
+
+    /// Opens an in-memory connection to the hub's MQTT front, for fleets that
+    /// would need more descriptors than a process may have.
+    #[must_use]
+    pub fn connect_in_memory(&self) -> DuplexStream {
+        let (device, hub) = tokio::io::duplex(DUPLEX_BYTES);
+        let serve = mqtt::serve(hub, self.app.hub.clone());
+        self.app
+            .tasks
+            .spawn(self.app.stop.clone().run_until_cancelled_owned(serve));
+        device
+    }
+
+    /// The hub's time: the system's plus whatever it was advanced by.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.app.hub.clock.now()
+    }
+
+    /// Moves the hub's clock forward. Jobs that are due by then start, time-outs
+    /// that lie before it fire. Tokens and keep-alives follow real time and are
+    /// not affected.
+    pub fn advance_clock(&self, by: Duration) {
+        self.app.hub.clock.advance(by);
+    }
+
+    /// Forgets everything: devices (their connections are closed), jobs,
+    /// telemetry, counts, the clock's offset.
+    pub fn reset(&self) {
+        self.app.jobs.reset();
+        self.app.hub.reset();
+    }
+
+    /// What the hub has counted since it started or was reset.
+    #[must_use]
+    pub fn counters(&self) -> CounterValues {
+        self.app.hub.counters.values()
+    }
+
+    /// Devices and modules that are connected at this moment.
+    #[must_use]
+    pub fn connected_count(&self) -> usize {
+        self.app.hub.connected_count()
+    }
+
+    /// The kept device-to-cloud messages after position `sequence` (0: all), oldest first.
+    #[must_use]
+    pub fn telemetry_after(&self, sequence: u64) -> Vec<TelemetryMessage> {
+        self.app.hub.telemetry.after(sequence)
+    }
+
+    /// Stops the hub: no new connections, running jobs end with their recorded
+    /// outcomes, devices are disconnected. When this returns no task of the
+    /// hub is left and its ports are free.
+    pub async fn shutdown(self) {
+        self.app.jobs.shutdown().await;
+        self.app.hub.disconnect_all(CloseReason::Shutdown);
+        self.app.stop.cancel();
+        self.app.tasks.close();
+        self.app.tasks.wait().await;
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.app.stop.cancel();
+        self.app.tasks.close();
+    }
+}

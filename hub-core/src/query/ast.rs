@@ -1,0 +1,163 @@
+//! The syntax tree of a query.
+//!
+//! [`Expr`] is generic over what a name is: the parser makes trees whose names
+//! are just [`Name`]s, with a place for messages; checking replaces them by
+//! [`Path`](super::Path)s of the rows at hand, and only such trees are
+//! evaluated.
+
+use super::functions::Function;
+use super::value::{Arithmetic, Comparison, Literal, LiteralSet};
+
+/// A whole query, its names not looked up.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Statement {
+    pub(super) top: Option<u64>,
+    pub(super) items: Items,
+    pub(super) collection: Name,
+    pub(super) condition: Option<Expr<Name>>,
+    pub(super) group_by: Vec<Name>,
+}
+
+/// What follows SELECT.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Items {
+    Star,
+    List(Vec<Item>),
+}
+
+/// One column of the output.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Item {
+    pub(super) column: Column,
+    pub(super) alias: Option<Box<str>>,
+    /// Byte offset in the text.
+    pub(super) at: usize,
+}
+
+/// Where a column comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Column {
+    Name(Name),
+    Count,
+    Aggregate(Measure, Name),
+}
+
+/// What an aggregate computes from the numbers of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Measure {
+    Average,
+    Sum,
+    Least,
+    Greatest,
+}
+
+impl Measure {
+    pub(super) const ALL: [Self; 4] = [Self::Average, Self::Sum, Self::Least, Self::Greatest];
+
+    /// The function's name; in this spelling also the name of a column without
+    /// alias.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Average => "avg",
+            Self::Sum => "sum",
+            Self::Least => "min",
+            Self::Greatest => "max",
+        }
+    }
+}
+
+/// A path as it was written.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Name {
+    pub(super) segments: Vec<Segment>,
+    /// Byte offset in the text.
+    pub(super) at: usize,
+}
+
+/// One part of a [`Name`].
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Segment {
+    pub(super) text: Box<str>,
+    /// Written in `[[ ]]`, hence never a collection.
+    pub(super) quoted: bool,
+}
+
+impl Segment {
+    /// Whether this is the collection (or a part of its name) called `name`.
+    pub(super) fn is_collection(&self, name: &str) -> bool {
+        !self.quoted && self.text.eq_ignore_ascii_case(name)
+    }
+}
+
+/// A condition or one of its operands; `P` is what a name stands for.
+///
+/// Chains of one operator are flat, so that the tree is only as deep as the
+/// text nests, which the parser bounds: evaluating and dropping recurse safely.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Expr<P> {
+    Literal(Literal),
+    Path(P),
+    /// At least two operands.
+    Or(Vec<Expr<P>>),
+    /// At least two operands.
+    And(Vec<Expr<P>>),
+    Not(Box<Expr<P>>),
+    Compare(Comparison, Box<[Expr<P>; 2]>),
+    /// IN, or NIN when negated.
+    In {
+        operand: Box<Expr<P>>,
+        set: LiteralSet,
+        negated: bool,
+    },
+    /// Applied from left to right: `first op operand op operand …`.
+    Arithmetic(Box<Expr<P>>, Vec<(Arithmetic, Expr<P>)>),
+    Negate(Box<Expr<P>>),
+    /// As many arguments as the function takes.
+    Call(Function, Vec<Expr<P>>),
+}
+
+impl<P> Expr<P> {
+    /// Replaces every name by what `resolve` makes of it.
+    pub(super) fn try_map<Q, E>(self, resolve: &mut impl FnMut(P) -> Result<Q, E>) -> Result<Expr<Q>, E> {
+        Ok(match self {
+            Self::Literal(literal) => Expr::Literal(literal),
+            Self::Path(name) => Expr::Path(resolve(name)?),
+            Self::Or(operands) => Expr::Or(try_map_all(operands, resolve)?),
+            Self::And(operands) => Expr::And(try_map_all(operands, resolve)?),
+            Self::Not(operand) => Expr::Not(Box::new(operand.try_map(resolve)?)),
+            Self::Compare(comparison, operands) => {
+                let [left, right] = *operands;
+                Expr::Compare(
+                    comparison,
+                    Box::new([left.try_map(resolve)?, right.try_map(resolve)?]),
+                )
+            }
+            Self::In {
+                operand,
+                set,
+                negated,
+            } => Expr::In {
+                operand: Box::new(operand.try_map(resolve)?),
+                set,
+                negated,
+            },
+            Self::Arithmetic(first, rest) => {
+                let first = Box::new(first.try_map(resolve)?);
+                let rest = rest
+                    .into_iter()
+                    .map(|(operator, operand)| Ok((operator, operand.try_map(resolve)?)))
+                    .collect::<Result<_, E>>()?;
+                Expr::Arithmetic(first, rest)
+            }
+            Self::Negate(operand) => Expr::Negate(Box::new(operand.try_map(resolve)?)),
+            Self::Call(function, arguments) => Expr::Call(function, try_map_all(arguments, resolve)?),
+        })
+    }
+}
+
+fn try_map_all<P, Q, E>(
+    exprs: Vec<Expr<P>>,
+    resolve: &mut impl FnMut(P) -> Result<Q, E>,
+) -> Result<Vec<Expr<Q>>, E> {
+    exprs.into_iter().map(|expr| expr.try_map(resolve)).collect()
+}

@@ -1,1 +1,0 @@
-//! Identities of devices and modules.

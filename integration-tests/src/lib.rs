@@ -1,0 +1,1 @@
+//! What the scenario and the end-to-end tests share.

@@ -1,0 +1,16 @@
+//! End-to-end tests over the public API: a hub of its own for each test, real
+//! connections, free ports, and no sleeping for a result.
+
+// Helpers of tests may unwrap: a failure there is a failure of the test.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+mod mqtt_connect;
+mod mqtt_sessions;
+mod mqtt_traffic;
+mod rest_identities;
+mod rest_jobs;
+mod rest_methods;
+mod rest_queries;
+mod rest_twins;
