@@ -40,9 +40,11 @@ pub const OWNER_POLICY: &str = "iothubowner";
 /// How long a TLS handshake may take; the emulator's own choice.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long a client may take to send the head of an HTTP request; the
-/// emulator's own choice. Idle keep-alive connections are not affected.
-const HTTP_HEADER_DEADLINE: Duration = Duration::from_secs(30);
+/// How long an HTTP connection may take from one request to the head of the
+/// next, so also how long it may be idle; the emulator's own choice. Longer
+/// than the idle times of the SDKs' connection pools, so that they and not the
+/// hub close first.
+const HTTP_HEADER_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Bytes in flight each way on an in-memory connection.
 const DUPLEX_BYTES: usize = 8 * 1024;

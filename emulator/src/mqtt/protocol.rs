@@ -130,6 +130,10 @@ fn handle_publish(publish: &Publish, session: &Session, out: &mut BytesMut) -> R
     if publish.qos == QoS::ExactlyOnce {
         return Err(Violation::QoS2);
     }
+    // MQTT 3.1.1 forbids U+0000 in any text (MQTT-1.5.3-2).
+    if publish.topic.contains('\0') {
+        return Err(Violation::Properties("a topic must not contain U+0000".into()));
+    }
     let topic = DeviceTopic::parse(&publish.topic, session.target()).map_err(|error| Violation::Topic {
         topic: shorten(&publish.topic),
         error,

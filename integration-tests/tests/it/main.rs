@@ -14,3 +14,4 @@ mod rest_jobs;
 mod rest_methods;
 mod rest_queries;
 mod rest_twins;
+mod scenario;
