@@ -11,6 +11,7 @@ mod cli {
     pub(crate) mod info;
 }
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(&args.log)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     mqtt_wire::raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -51,6 +53,7 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
         .address(args.address)
         .ports(args.ports())
         .strictness(args.strictness())
+        .jobs(args.jobs())
         .data_dir(&data_dir);
     if let Some(cap) = args.methods_in_flight {
         builder = builder.methods_in_flight(cap.get());

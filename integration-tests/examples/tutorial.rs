@@ -26,20 +26,28 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Err("not a device".into());
     };
     let connector = hub.memory_connector();
-    let fleet = Fleet::builder(Transport::memory(move || Ok(connector.connect())), Credentials::device(&device)?)
-        .targets(vec![Target::clone(&device.target)])
-        .observer(|device, event| {
-            if let Event::Method { name, .. } = event {
-                println!("{device} is asked to {name}");
-            }
-        })
-        .start()?;
+    let fleet = Fleet::builder(
+        Transport::memory(move || Ok(connector.connect())),
+        Credentials::device(&device)?,
+    )
+    .targets(vec![Target::clone(&device.target)])
+    .observer(|device, event| {
+        if let Event::Method { name, .. } = event {
+            println!("{device} is asked to {name}");
+        }
+    })
+    .start()?;
     fleet.wait_connected(Duration::from_secs(10)).await?;
 
     // The back end: a job for next week, over the REST API.
     let endpoint = hub.http_address().map(|address| format!("http://{address}"));
-    let back_end =
-        ServiceClient::new(&hub.service_connection_string(), &ClientOptions { endpoint, ca_pem: None })?;
+    let back_end = ServiceClient::new(
+        &hub.service_connection_string(),
+        &ClientOptions {
+            endpoint,
+            ca_pem: None,
+        },
+    )?;
     let id = JobId::parse("lock-all-doors")?;
     let body = json!({
         "type": "scheduleDeviceMethod",
@@ -48,7 +56,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "startTime": hub.now().saturating_add(WEEK),
         "maxExecutionTimeInSeconds": 60,
     });
-    back_end.create_job(&JobRequest::from_json(id.as_str(), &body, hub.now())?).await?;
+    back_end
+        .create_job(&JobRequest::from_json(id.as_str(), &body, hub.now())?)
+        .await?;
 
     // Next week comes at once.
     hub.advance_clock(WEEK);

@@ -4,8 +4,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use emulator::{DEVELOPMENT_KEY, Listen, Ports, StartError, Strictness};
+use hub_core::job::{CancelRunning, PartialFailure};
+use job_service::EngineSettings;
 
 /// The port that SDKs use for REST and WebSockets, and what to take when it
 /// cannot be had.
@@ -68,6 +70,13 @@ pub(crate) struct Args {
     /// Direct methods that may be in flight to one device at once [default: 10]
     #[arg(long, value_name = "N")]
     pub(crate) methods_in_flight: Option<NonZeroUsize>,
+    /// When failed devices make their job `failed`; otherwise it ends
+    /// `completed` and only its statistics and records tell
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = JobFails::All)]
+    job_fails: JobFails,
+    /// Let running jobs be cancelled, which the service refuses with 412
+    #[arg(long)]
+    cancel_running_jobs: bool,
     /// What to log on stderr: error, warn, info, debug or trace, also by
     /// module. At debug, every refused or closed connection says why
     #[arg(
@@ -77,6 +86,17 @@ pub(crate) struct Args {
         default_value = "warn"
     )]
     pub(crate) log: String,
+}
+
+/// When failed devices make their job fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum JobFails {
+    /// When all of its devices have failed
+    All,
+    /// As soon as one device has failed
+    Any,
+    /// Never; only a bad condition makes a job fail
+    Never,
 }
 
 const EXAMPLES: &str = "\
@@ -105,6 +125,22 @@ impl Args {
             Strictness::Lenient
         } else {
             Strictness::Strict
+        }
+    }
+
+    pub(crate) fn jobs(&self) -> EngineSettings {
+        EngineSettings {
+            partial_failure: match self.job_fails {
+                JobFails::All => PartialFailure::FailsWhenAllFailed,
+                JobFails::Any => PartialFailure::FailsWhenAnyFailed,
+                JobFails::Never => PartialFailure::NeverFails,
+            },
+            cancel_running: if self.cancel_running_jobs {
+                CancelRunning::Stops
+            } else {
+                CancelRunning::Refused
+            },
+            ..EngineSettings::default()
         }
     }
 

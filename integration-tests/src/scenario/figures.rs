@@ -145,9 +145,12 @@ impl fmt::Display for Figures {
         let connect = &self.connected;
         writeln!(
             f,
-            "{} devices over {:?}; the hub was ready in {:.1} ms\n",
+            "{} devices over {}; the hub was ready in {:.1} ms\n",
             self.devices,
-            self.transport,
+            match self.transport {
+                Transport::Tcp => "TCP",
+                Transport::Memory => "memory",
+            },
             ms(self.hub_start)
         )?;
         writeln!(

@@ -11,8 +11,16 @@ use tokio::time::timeout;
 /// Runs the program and gives its figures.
 async fn scenario(arguments: &[&str]) -> Value {
     let mut command = Command::new(env!("CARGO_BIN_EXE_scenario"));
-    command.args(arguments).arg("--json").args(["--delay", "0"]).stdin(Stdio::null()).kill_on_drop(true);
-    let output = timeout(Duration::from_secs(240), command.output()).await.unwrap().unwrap();
+    command
+        .args(arguments)
+        .arg("--json")
+        .args(["--delay", "0"])
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = timeout(Duration::from_secs(240), command.output())
+        .await
+        .unwrap()
+        .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {errors}");
     serde_json::from_slice(&output.stdout).unwrap()
@@ -38,16 +46,26 @@ fn check(figures: &Value, devices: u64) {
 
 #[tokio::test]
 async fn ten_thousand_devices_in_memory() {
-    check(&scenario(&["--devices", "10000", "--transport", "memory"]).await, 10_000);
+    check(
+        &scenario(&["--devices", "10000", "--transport", "memory"]).await,
+        10_000,
+    );
 }
 
 #[tokio::test]
 async fn a_thousand_devices_over_tcp_from_a_process_of_their_own() {
-    check(&scenario(&["--devices", "1000", "--transport", "tcp"]).await, 1_000);
+    check(
+        &scenario(&["--devices", "1000", "--transport", "tcp"]).await,
+        1_000,
+    );
 }
 
 #[tokio::test]
 async fn a_bad_argument_is_a_usage_error() {
-    let output = Command::new(env!("CARGO_BIN_EXE_scenario")).args(["--devices", "0"]).output().await.unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_scenario"))
+        .args(["--devices", "0"])
+        .output()
+        .await
+        .unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
