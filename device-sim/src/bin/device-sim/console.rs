@@ -57,6 +57,15 @@ pub(crate) async fn show_connecting(fleet: &Fleet) {
     }
 }
 
+/// What to do about a failure that every newcomer to a local hub meets.
+pub(crate) fn hint(cause: &str) -> &'static str {
+    if cause.contains("UnknownIssuer") {
+        " (a local hub's own authority has to be given with --ca-file)"
+    } else {
+        ""
+    }
+}
+
 /// Tells what happened to a device, in one line; nothing for what people do
 /// not ask for.
 pub(crate) fn tell(target: &Target, event: &Event<'_>) -> Option<String> {
@@ -94,7 +103,8 @@ pub(crate) fn tell(target: &Target, event: &Event<'_>) -> Option<String> {
         Event::Message { bag, body } => format!("message from the cloud: {} ({bag})", text(body)),
         Event::Failure(failure) => failure.to_string(),
         Event::Disconnected { cause, retry_in } => {
-            format!("{cause}; trying again in {:.1} s", retry_in.as_secs_f64())
+            let seconds = retry_in.as_secs_f64();
+            format!("{cause}{}; trying again in {seconds:.1} s", hint(cause))
         }
         Event::MethodAnswered | Event::ReportAccepted { .. } | Event::TelemetryAcknowledged { .. } => {
             return None;
@@ -147,5 +157,10 @@ mod tests {
             "dev1: connection closed by the hub; trying again in 1.5 s"
         );
         assert_eq!(told(&Event::MethodAnswered), None);
+        let untrusted = Event::Disconnected {
+            cause: "cannot connect: invalid peer certificate: UnknownIssuer",
+            retry_in: Duration::from_secs(1),
+        };
+        assert!(told(&untrusted).unwrap().contains("--ca-file"));
     }
 }

@@ -197,7 +197,10 @@ fn tell_readiness(fleet: &Fleet, ready: Result<(), NotConnected>, args: &RunArgs
             });
             console::event("notConnected", members);
         }
-        Err(failed) => console::note(&format!("{failed}; still trying")),
+        Err(failed) => {
+            let text = failed.to_string();
+            console::note(&format!("{text}{}; still trying", console::hint(&text)));
+        }
     }
 }
 
