@@ -68,6 +68,10 @@ pub const JOB_MAX_EXECUTION_DEFAULT: Duration = Duration::from_secs(3600);
 pub const JOB_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Jobs that are waiting or running at once; the emulator's own.
 pub const JOBS_ACTIVE: usize = 10_000;
+/// Operations of one job in flight at once; the emulator's own. Waiting for an
+/// offline device counts, so it is large: devices that are online must not
+/// queue behind thousands that are not.
+pub const JOB_FAN_OUT: usize = 20_000;
 /// Per-device records kept over all jobs, oldest finished jobs go first; the
 /// emulator's own.
 pub const JOB_RECORDS: usize = 2_000_000;

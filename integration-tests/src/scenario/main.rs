@@ -23,7 +23,6 @@ use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use emulator::{Hub, Listen, Ports};
-use job_service::EngineSettings;
 use tokio::runtime::Runtime;
 
 use self::args::{Args, Command, RunArgs, Transport};
@@ -67,11 +66,7 @@ async fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         https: Listen::Off,
     };
     let started = Instant::now();
-    let hub = Hub::builder()
-        .ports(ports)
-        .jobs(EngineSettings::default())
-        .start()
-        .await?;
+    let hub = Hub::builder().ports(ports).start().await?;
     let hub_start = started.elapsed();
 
     let back_end = BackEnd::new(&hub)?;

@@ -43,7 +43,8 @@ const SCAN_CHUNK: usize = 1_000;
 #[derive(Debug, Clone)]
 pub struct EngineSettings {
     /// Operations of one job in flight at once; at least 1. A device that a
-    /// method waits to come online for counts as well.
+    /// method waits to come online for counts as well. The default suits a
+    /// fleet in the same process; over a network choose far less.
     pub fan_out: usize,
     /// Jobs running at once; at least 1. Others that are due stay `enqueued`.
     /// The service runs 1 to 10 by tier; the default is higher, so that the
@@ -66,7 +67,7 @@ pub struct EngineSettings {
 impl Default for EngineSettings {
     fn default() -> Self {
         Self {
-            fan_out: 1_000,
+            fan_out: limits::JOB_FAN_OUT,
             running_jobs: 100,
             active_jobs: limits::JOBS_ACTIVE,
             records: limits::JOB_RECORDS,

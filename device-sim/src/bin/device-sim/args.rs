@@ -23,7 +23,7 @@ Examples:
   A device with a method of its own that takes half a second, and that reports what is desired of it:
     device-sim … --method 'reboot=202:{\"accepted\":true}:500ms' --reflect
 
-A fleet needs one open file per device: raise the limit first with `ulimit -n 20000`.";
+A fleet needs one open file per device. The program raises its own limit as far as the system lets it.";
 
 /// Simulates devices of an Azure IoT hub, cloud or local: one device that
 /// tells what happens to it, or a fleet of thousands with a report at the end.

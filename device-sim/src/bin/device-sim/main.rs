@@ -5,7 +5,7 @@ mod console;
 mod setup;
 
 use std::future::{Future, pending};
-use std::io::BufRead as _;
+use std::io::{BufRead as _, IsTerminal as _};
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,7 +31,9 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")))
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
+    mqtt_wire::raise_descriptor_limit();
     match block_on(args.run.threads.get(), run(&args)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
