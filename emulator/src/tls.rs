@@ -181,3 +181,91 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
     fs::write(path, text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::pki_types::ServerName;
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::{ClientConfig, RootCertStore};
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    /// A directory that is gone when the test is.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new() -> Self {
+            Self(std::env::temp_dir().join(format!("iothub-emulator-{}", uuid::Uuid::new_v4())))
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// Whether a client that trusts `ca` accepts a server with `config` as `host`.
+    async fn trusts(ca: &str, config: Arc<ServerConfig>, host: &str) -> bool {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
+            .unwrap();
+        let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let (near, far) = tokio::io::duplex(16 * 1024);
+        let name = ServerName::try_from(host.to_owned()).unwrap();
+        let (client, _) = tokio::join!(
+            TlsConnector::from(Arc::new(client)).connect(name, near),
+            TlsAcceptor::from(config).accept(far)
+        );
+        client.is_ok()
+    }
+
+    #[tokio::test]
+    async fn the_authority_is_made_once_and_still_trusted_after_a_restart() {
+        let directory = Directory::new();
+        let first = Authority::load_or_create(&directory.0).unwrap();
+        let second = Authority::load_or_create(&directory.0).unwrap();
+        assert_eq!(first.pem, second.pem);
+        let config = second.server_config("my-hub.example").unwrap();
+        for host in ["localhost", "127.0.0.1", "my-hub.example"] {
+            assert!(trusts(&first.pem, config.clone(), host).await, "{host}");
+        }
+        assert!(!trusts(&first.pem, config.clone(), "other.example").await);
+        let stranger = Authority::in_memory().unwrap();
+        assert!(!trusts(&stranger.pem, config, "localhost").await);
+    }
+
+    #[test]
+    fn half_an_authority_is_an_error_and_not_replaced() {
+        let directory = Directory::new();
+        Authority::load_or_create(&directory.0).unwrap();
+        fs::remove_file(directory.0.join(CA_KEY_FILE)).unwrap();
+        assert!(matches!(
+            Authority::load_or_create(&directory.0),
+            Err(TlsError::File { .. })
+        ));
+        fs::write(directory.0.join(CA_KEY_FILE), "damaged").unwrap();
+        assert!(matches!(
+            Authority::load_or_create(&directory.0),
+            Err(TlsError::Certificate(_))
+        ));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_private_key_is_its_owners_only() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = Directory::new();
+        Authority::load_or_create(&directory.0).unwrap();
+        let mode = fs::metadata(directory.0.join(CA_KEY_FILE))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

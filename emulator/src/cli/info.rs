@@ -99,7 +99,7 @@ Next:
         match self.ports.https {
             Some(port) if wanted != 0 && port != wanted => format!(
                 "
-Port {wanted} could not be bound, so REST and WebSockets over TLS are on {port}:
+Port {wanted} could not be bound (another program has it, or this user may not), so REST and WebSockets over TLS are on {port}:
   affected      everything that cannot be told another port: the Node service and HTTP SDKs, MQTT over
                 WebSockets, file upload, the Azure CLI
   not affected  devices over MQTT (port 8883); the Python service SDK with the connection string above;
