@@ -2,7 +2,7 @@
 //! connections, free ports, and no sleeping for a result.
 
 // Helpers of tests may unwrap: a failure there is a failure of the test.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod support;
 
