@@ -26,6 +26,9 @@ use crate::hub::outbox::{CloseReason, Outbox};
 /// emulator's own choice, the shortest keep-alive that SDKs use by default.
 const WRITE_STALL: Duration = Duration::from_secs(60);
 
+/// How long a peer may take to accept the transport's farewell.
+const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
+
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 enum Ending {
@@ -60,7 +63,10 @@ where
         open(&mut stream, &mut packets, &hub),
     )
     .await;
-    let Ok(Some(accepted)) = opened else { return };
+    let Ok(Some(accepted)) = opened else {
+        shut_down(&mut stream).await;
+        return;
+    };
     packets.set_limit(limits::MQTT_PACKET_BYTES);
 
     let Accepted {
@@ -89,12 +95,14 @@ where
         (_, Some(will)) => session.telemetry(will.properties, &will.body),
     }
     session.close();
-    // Without this a TLS or WebSocket peer could not tell the end from a cut.
-    let _ = timeout(
-        Duration::from_secs(1),
-        poll_fn(|cx| Pin::new(&mut connection.stream).poll_shutdown(cx)),
-    )
-    .await;
+    shut_down(&mut connection.stream).await;
+}
+
+/// Says the transport's farewell, without which a TLS or WebSocket peer could
+/// not tell the end from a cut.
+async fn shut_down<S: AsyncWrite + Unpin>(stream: &mut S) {
+    let farewell = poll_fn(|cx| Pin::new(&mut *stream).poll_shutdown(cx));
+    let _ = timeout(FAREWELL_DEADLINE, farewell).await;
 }
 
 /// Reads CONNECT and answers it; `None` when the connection is not to go on.

@@ -38,6 +38,23 @@ async fn a_device_is_let_in_over_every_transport() {
     assert_eq!(hub.connected_count(), 0);
 }
 
+#[tokio::test]
+async fn a_refused_connection_is_closed_in_order_over_every_transport() {
+    let hub = start_hub().await;
+    let identity = Identity::create(&hub, "d");
+    let connect = Connect {
+        password: Some(identity.token(1).into()),
+        ..identity.connect()
+    };
+    for transport in Transport::ALL {
+        let mut device = Device::open(&hub, transport).await;
+        assert_eq!(device.connect(connect.clone()).await.return_code, NotAuthorized);
+        // A TLS or WebSocket connection that is merely cut would be an error here.
+        device.expect_closed().await;
+    }
+    assert_eq!(hub.counters().connects_refused, 6);
+}
+
 /// Checks the return code, and that the connection is closed unless it is 0.
 async fn expect_code(hub: &Hub, connect: Connect, expected: ConnectAckReason, what: &str) {
     let mut device = Device::in_memory(hub);
