@@ -118,7 +118,7 @@ async fn an_empty_client_id_is_refused_with_2() {
 }
 
 #[tokio::test]
-async fn a_malformed_user_name_is_refused_with_4() {
+async fn a_malformed_user_name_or_password_is_refused_with_4() {
     let hub = start_hub().await;
     let good = Identity::create(&hub, "d").connect();
     for user_name in [
@@ -136,9 +136,21 @@ async fn a_malformed_user_name_is_refused_with_4() {
     }
     let none = Connect {
         username: None,
-        ..good
+        ..good.clone()
     };
     expect_code(&hub, none, BadUserNameOrPassword, "no user name").await;
+    for password in [
+        &b"secret"[..],
+        b"\xff\xfe",
+        b"",
+        b"SharedAccessSignature sr=x&se=1",
+    ] {
+        let connect = Connect {
+            password: Some(Bytes::from_static(password)),
+            ..good.clone()
+        };
+        expect_code(&hub, connect, BadUserNameOrPassword, &format!("{password:?}")).await;
+    }
 }
 
 #[tokio::test]
