@@ -7,8 +7,13 @@
 mod support;
 
 mod mqtt_connect;
+mod mqtt_lifetime;
+mod mqtt_methods;
+mod mqtt_robustness;
 mod mqtt_sessions;
 mod mqtt_traffic;
+mod mqtt_twins;
+mod mqtt_websocket;
 mod rest_identities;
 mod rest_jobs;
 mod rest_methods;

@@ -23,12 +23,16 @@ impl BackEnd {
         self.succeed(Method::GET, &format!("/twins/{path}"), None).await
     }
 
+    /// Merges tags and desired properties.
+    pub async fn patch_twin(&self, path: &str, body: Value) -> Value {
+        self.succeed(Method::PATCH, &format!("/twins/{path}"), Some(body))
+            .await
+    }
+
     /// Merges desired properties and gives their new version.
     pub async fn patch_desired(&self, path: &str, desired: Value) -> u64 {
         let body = json!({ "properties": { "desired": desired } });
-        let twin = self
-            .succeed(Method::PATCH, &format!("/twins/{path}"), Some(body))
-            .await;
+        let twin = self.patch_twin(path, body).await;
         twin["properties"]["desired"]["$version"].as_u64().unwrap()
     }
 

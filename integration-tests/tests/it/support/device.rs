@@ -248,6 +248,19 @@ impl Device {
         soon("the end of the connection", self.closed()).await;
     }
 
+    /// The connection ends, perhaps without the transport's farewell: the hub
+    /// has stopped.
+    pub async fn expect_cut(&mut self) {
+        let cut = async {
+            while fill(&mut self.stream, &mut self.packets)
+                .await
+                .is_ok_and(|read| read > 0)
+            {}
+            assert_eq!(self.packets.next_packet(), Ok(None));
+        };
+        soon("the end of the connection", cut).await;
+    }
+
     /// Waits for the end without a deadline of its own.
     pub async fn closed(&mut self) {
         loop {
