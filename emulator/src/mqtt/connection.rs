@@ -21,10 +21,15 @@ use super::handshake::{self, Accepted, Refusal};
 use super::protocol::{self, Next, Violation};
 use crate::hub::HubState;
 use crate::hub::outbox::{CloseReason, Outbox};
+use crate::hub::session::Session;
 
 /// How long a write may make no progress before the peer counts as gone; the
 /// emulator's own choice, the shortest keep-alive that SDKs use by default.
 const WRITE_STALL: Duration = Duration::from_secs(60);
+
+/// Answers to one read are collected up to this many bytes before they are
+/// written, plus the one that goes beyond; the emulator's own choice.
+const ANSWERS_BYTES: usize = 64 * 1024;
 
 /// How long a peer may take to accept the transport's farewell.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
@@ -165,6 +170,13 @@ where
     }
 }
 
+/// How many of the packets that have arrived were handled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Received {
+    AllHandled,
+    SomeLeft,
+}
+
 struct Connection<S> {
     stream: S,
     packets: PacketBuffer,
@@ -174,30 +186,19 @@ struct Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    async fn run(
-        &mut self,
-        session: &crate::hub::session::Session,
-        hub: &HubState,
-    ) -> Result<std::convert::Infallible, Ending> {
+    async fn run(&mut self, session: &Session, hub: &HubState) -> Result<std::convert::Infallible, Ending> {
         let mut last_packet = Instant::now();
         let timer = sleep_until(self.deadline(last_packet));
         tokio::pin!(timer);
         loop {
-            while let Some(packet) = self.packets.next_packet()? {
-                last_packet = Instant::now();
-                hub.counters.packets_received.add(1);
-                match protocol::handle(packet, session, &hub.settings, &mut self.out)? {
-                    Next::Continue => {}
-                    Next::Disconnect => return Err(Ending::Disconnect),
-                }
-            }
-            for frame in session.outbox.take_now() {
-                protocol::encode_frame(frame, &mut self.out)?;
-            }
+            let received = self.handle_received(session, hub, &mut last_packet)?;
             if !self.out.is_empty() {
                 write_all(&mut self.stream, &mut self.out, Some(&session.outbox)).await?;
                 // Drops the storage: an idle connection holds none.
                 self.out = BytesMut::new();
+            }
+            if received == Received::SomeLeft {
+                continue;
             }
             tokio::select! {
                 read = fill(&mut self.stream, &mut self.packets) => {
@@ -222,6 +223,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
         }
+    }
+
+    /// Handles the packets that have arrived, as far as their answers may wait
+    /// for one write.
+    fn handle_received(
+        &mut self,
+        session: &Session,
+        hub: &HubState,
+        last_packet: &mut Instant,
+    ) -> Result<Received, Ending> {
+        while self.out.len() < ANSWERS_BYTES {
+            let Some(packet) = self.packets.next_packet()? else {
+                return Ok(Received::AllHandled);
+            };
+            *last_packet = Instant::now();
+            hub.counters.packets_received.add(1);
+            let next = protocol::handle(packet, session, &hub.settings, &mut self.out)?;
+            // After each packet, so that answers never fill the outbox: a device
+            // that has not had the chance to read is no slow reader.
+            for frame in session.outbox.take_now() {
+                protocol::encode_frame(frame, &mut self.out)?;
+            }
+            if next == Next::Disconnect {
+                return Err(Ending::Disconnect);
+            }
+        }
+        Ok(Received::SomeLeft)
     }
 
     /// When the timers have to be looked at next. Packets only move

@@ -223,6 +223,23 @@ async fn requests_in_one_burst_are_answered_one_by_one() {
 }
 
 #[tokio::test]
+async fn large_answers_to_one_burst_do_not_count_against_the_device() {
+    let hub = start_hub().await;
+    let mut device = Device::online(&hub, "d").await;
+    device.subscribe(&[TWIN_RESPONSES]).await;
+    report(&mut device, "", large_patch(8).to_string()).await;
+    // Together twice as much as may wait for a device that does not read.
+    let get = |n| publish_qos0(format!("$iothub/twin/GET/?$rid={n}"), bytes::Bytes::new());
+    device.send_bytes(&bytes_of((0..64).map(get))).await;
+    for n in 0..64 {
+        let answer = device.expect_delivery().await;
+        assert_eq!(answer.topic, format!("$iothub/twin/res/200/?$rid={n}"));
+        assert!(answer.payload.len() > 32_000);
+    }
+    device.expect_silence().await;
+}
+
+#[tokio::test]
 async fn a_burst_of_changes_arrives_whole_and_in_order() {
     let hub = start_hub().await;
     let mut device = Device::online(&hub, "d").await;

@@ -160,7 +160,7 @@ impl Device {
 
     /// Opens a connection without sending anything.
     pub async fn open(hub: &Hub, transport: Transport) -> Self {
-        Self::over_boxed(soon("a connection", transport.open(hub)).await)
+        Self::over_boxed(soon("a connection", Box::pin(transport.open(hub))).await)
     }
 
     /// Opens an in-memory connection without sending anything.
