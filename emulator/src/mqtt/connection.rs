@@ -31,7 +31,8 @@ const WRITE_STALL: Duration = Duration::from_secs(60);
 /// written, plus the one that goes beyond; the emulator's own choice.
 const ANSWERS_BYTES: usize = 64 * 1024;
 
-/// How long a peer may take to accept the transport's farewell.
+/// How long a peer may take to accept the last bytes before the end; the
+/// emulator's own choice.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Why a connection ended.
@@ -191,7 +192,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let timer = sleep_until(self.deadline(last_packet));
         tokio::pin!(timer);
         loop {
-            let received = self.handle_received(session, hub, &mut last_packet)?;
+            let received = match self.handle_received(session, hub, &mut last_packet) {
+                Ok(received) => received,
+                Err(ending) => {
+                    // What was done before the end is acknowledged, however the
+                    // packets were cut into reads.
+                    let write = write_all(&mut self.stream, &mut self.out, None);
+                    let _ = timeout(FAREWELL_DEADLINE, write).await;
+                    return Err(ending);
+                }
+            };
             if !self.out.is_empty() {
                 write_all(&mut self.stream, &mut self.out, Some(&session.outbox)).await?;
                 // Drops the storage: an idle connection holds none.

@@ -400,3 +400,50 @@ async fn the_will_is_sent_unless_the_device_says_goodbye() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_was_done_before_the_end_is_acknowledged() {
+    let hub = start_hub().await;
+    let packet_id = NonZeroU16::MIN;
+    for transport in Transport::ALL {
+        let identity = Identity::create(&hub, &format!("{transport:?}"));
+        // All in one segment, as if the packets had come one by one.
+        for end in [
+            &bytes_of([Packet::Disconnect])[..],
+            &bytes_of([publish_qos0("weather", Bytes::new())]),
+            b"\xf0\x00",
+        ] {
+            let mut bytes = bytes_of([
+                publish_qos1(identity.events(""), Bytes::from_static(b"x"), packet_id),
+                Packet::PingRequest,
+            ]);
+            bytes.extend_from_slice(end);
+            let mut device = Device::open(&hub, transport).await;
+            device.connect(identity.connect()).await;
+            device.send_bytes(&bytes).await;
+            assert_eq!(device.expect_packet().await, Packet::PublishAck { packet_id });
+            assert_eq!(device.expect_packet().await, Packet::PingResponse);
+            device.expect_closed().await;
+        }
+    }
+    assert_eq!(hub.counters().telemetry_messages, 18);
+    assert_eq!(hub.counters().protocol_violations, 12);
+}
+
+#[tokio::test]
+async fn a_goodbye_counts_even_if_its_sender_is_gone_already() {
+    let hub = start_hub().await;
+    let mut connect = Identity::create(&hub, "d").connect();
+    connect.last_will = will("devices/d/messages/events/");
+    let (mut device, _) = Device::connected(&hub, connect).await;
+    device
+        .send_bytes(&bytes_of([Packet::PingRequest, Packet::Disconnect]))
+        .await;
+    drop(device);
+    let disconnected = async || match hub.connected_count() {
+        0 => Ok(()),
+        n => Err(n),
+    };
+    wait_for("the end of the connection", disconnected).await;
+    assert!(hub.telemetry_after(0).is_empty());
+}
