@@ -98,7 +98,7 @@ where
     }
     match (ending, will) {
         (Ending::Disconnect, _) | (_, None) => {}
-        (_, Some(will)) => session.telemetry(will.properties, &will.body),
+        (_, Some(will)) => session.will(will.properties, &will.body),
     }
     session.close();
     shut_down(&mut connection.stream).await;
@@ -194,6 +194,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         loop {
             let received = match self.handle_received(session, hub, &mut last_packet) {
                 Ok(received) => received,
+                // Whatever was asked for after the end has not been done.
+                Err(ending @ Ending::ByHub(_)) => return Err(ending),
                 Err(ending) => {
                     // What was done before the end is acknowledged, however the
                     // packets were cut into reads.
@@ -252,7 +254,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let next = protocol::handle(packet, session, &hub.settings, &mut self.out)?;
             // After each packet, so that answers never fill the outbox: a device
             // that has not had the chance to read is no slow reader.
-            for frame in session.outbox.take_now() {
+            for frame in session.outbox.take_now().map_err(Ending::ByHub)? {
                 protocol::encode_frame(frame, &mut self.out)?;
             }
             if next == Next::Disconnect {

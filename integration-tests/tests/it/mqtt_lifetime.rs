@@ -5,15 +5,17 @@
 //! and jumps to the next timer when nothing else is left to do.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::num::NonZeroU16;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use emulator::{Hub, Listen, Ports};
-use mqtt_wire::{Connect, ConnectAckReason};
+use mqtt_wire::{Connect, ConnectAckReason, Packet, publish_qos1};
 use serde_json::json;
 
 use crate::support::back_end::BackEnd;
 use crate::support::device::{
-    DESIRED_CHANGES, Device, Identity, METHODS, TWIN_RESPONSES, expect_closed_after, unix_now,
+    DESIRED_CHANGES, Device, Identity, METHODS, TWIN_RESPONSES, bytes_of, expect_closed_after, unix_now,
 };
 use crate::support::transport::Transport;
 use crate::support::{soon, start_hub, wait_for};
@@ -201,6 +203,44 @@ async fn a_reset_ends_every_connection() {
         device.expect_closed().await;
     }
     assert_eq!(hub.connected_count(), 0);
+}
+
+#[tokio::test]
+async fn what_arrives_after_the_end_is_neither_done_nor_acknowledged() {
+    let hub = start_hub().await;
+    // The hub looks at both, the end and the packets, for the first time in
+    // the same moment and in any order: try often.
+    for _ in 0..20 {
+        let identity = Identity::create(&hub, "d");
+        let mut device = Device::online(&hub, "d").await;
+        device.send_bytes(&burst(&identity)).await;
+        hub.reset();
+        device.expect_closed().await;
+        assert!(hub.telemetry_after(0).is_empty());
+    }
+    Identity::create(&hub, "d");
+    for _ in 0..20 {
+        let identity = Identity::create(&hub, "d");
+        let mut first = Device::online(&hub, "d").await;
+        let mut second = Device::in_memory(&hub);
+        second.send(identity.connect().into()).await;
+        first.send_bytes(&burst(&identity)).await;
+        first.expect_closed().await;
+        assert!(matches!(second.expect_packet().await, Packet::ConnectAck(_)));
+    }
+    assert!(hub.telemetry_after(0).is_empty());
+    let twin = BackEnd::of(&hub).twin("d").await;
+    assert_eq!(twin["properties"]["reported"]["$version"], 1);
+}
+
+/// Telemetry, a report and a ping in one segment.
+fn burst(identity: &Identity) -> BytesMut {
+    let topic = "$iothub/twin/PATCH/properties/reported/?$rid=1";
+    bytes_of([
+        publish_qos1(identity.events(""), Bytes::from_static(b"x"), NonZeroU16::MIN),
+        publish_qos1(topic, Bytes::from_static(b"{}"), NonZeroU16::MAX),
+        Packet::PingRequest,
+    ])
 }
 
 #[tokio::test]
