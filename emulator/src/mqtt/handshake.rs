@@ -26,7 +26,7 @@ pub(super) struct Accepted {
     pub(super) session: Session,
     /// Silence after which the connection is closed.
     pub(super) keep_alive: Duration,
-    /// When the token expires, in real time; never for a far future.
+    /// When the right to be connected ends, in real time; never for a far future.
     pub(super) expires: Option<Instant>,
     pub(super) will: Option<Will>,
 }

@@ -117,6 +117,25 @@ async fn a_connection_ends_with_its_token() {
 }
 
 #[tokio::test]
+async fn a_token_that_has_just_ended_is_good_for_the_tolerance() {
+    let hub = start_hub().await;
+    let identity = Identity::create(&hub, "d");
+    let connect = Connect {
+        password: Some(identity.token(unix_now() - 60).into()),
+        keep_alive: 600,
+        ..identity.connect()
+    };
+    let (mut device, _) = Device::connected(&hub, connect).await;
+    tokio::time::pause();
+    // A client whose clock is behind is let in, for what is left of 5 minutes.
+    tokio::time::advance(Duration::from_secs(238)).await;
+    device.expect_silence().await;
+    let start = tokio::time::Instant::now();
+    soon("the end of the connection", device.closed()).await;
+    assert!(start.elapsed() <= Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn a_token_for_ever_is_no_problem() {
     let hub = start_hub().await;
     let identity = Identity::create(&hub, "d");
