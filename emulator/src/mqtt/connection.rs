@@ -160,7 +160,7 @@ where
         &mut out,
     )
     .ok()?;
-    let written = write_all(stream, &mut out, None).await;
+    let written = write_all(stream, &mut out, None, None).await;
     match decision {
         Ok(accepted) if written.is_ok() => Some(accepted),
         Ok(accepted) => {
@@ -199,13 +199,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(ending) => {
                     // What was done before the end is acknowledged, however the
                     // packets were cut into reads.
-                    let write = write_all(&mut self.stream, &mut self.out, None);
+                    let write = write_all(&mut self.stream, &mut self.out, None, None);
                     let _ = timeout(FAREWELL_DEADLINE, write).await;
                     return Err(ending);
                 }
             };
             if !self.out.is_empty() {
-                write_all(&mut self.stream, &mut self.out, Some(&session.outbox)).await?;
+                let outbox = Some(&*session.outbox);
+                write_all(&mut self.stream, &mut self.out, outbox, self.expires).await?;
                 // Drops the storage: an idle connection holds none.
                 self.out = BytesMut::new();
             }
@@ -272,9 +273,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// Writes and flushes all of `out`, unless the peer stops reading or the hub
-/// wants the connection closed.
-async fn write_all<S>(stream: &mut S, out: &mut BytesMut, outbox: Option<&Outbox>) -> Result<(), Ending>
+/// Writes and flushes all of `out`, unless the peer stops reading, its token
+/// expires meanwhile or the hub wants the connection closed.
+async fn write_all<S>(
+    stream: &mut S,
+    out: &mut BytesMut,
+    outbox: Option<&Outbox>,
+    expires: Option<Instant>,
+) -> Result<(), Ending>
 where
     S: AsyncWrite + Unpin,
 {
@@ -302,8 +308,18 @@ where
         if let Some(Poll::Ready(reason)) = outbox.map(|o| o.poll_closed(cx)) {
             return Poll::Ready(Err(Ending::ByHub(reason)));
         }
-        let timer = stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_STALL)));
-        timer.as_mut().poll(cx).map(|()| Err(Ending::WriteStalled))
+        let timer = stall.get_or_insert_with(|| {
+            let stalled = Instant::now() + WRITE_STALL;
+            Box::pin(sleep_until(
+                expires.map_or(stalled, |expires| expires.min(stalled)),
+            ))
+        });
+        timer.as_mut().poll(cx).map(|()| {
+            Err(match expires {
+                Some(expires) if expires <= Instant::now() => Ending::TokenExpired,
+                _ => Ending::WriteStalled,
+            })
+        })
     })
     .await
 }

@@ -136,6 +136,35 @@ async fn a_token_that_has_just_ended_is_good_for_the_tolerance() {
 }
 
 #[tokio::test]
+async fn a_token_ends_the_connection_of_a_device_that_does_not_read() {
+    let hub = start_hub().await;
+    let identity = Identity::create(&hub, "d");
+    let connect = Connect {
+        password: Some(identity.token(unix_now() + 30).into()),
+        ..identity.connect()
+    };
+    let (mut device, _) = Device::connected(&hub, connect).await;
+    device.subscribe(&[DESIRED_CHANGES]).await;
+    let patch = json!({"a": "x".repeat(4000), "b": "x".repeat(4000), "c": "x".repeat(4000)});
+    BackEnd::of(&hub).patch_desired("d", patch).await;
+    tokio::time::pause();
+    let start = tokio::time::Instant::now();
+    let gone = async {
+        while hub.connected_count() == 1 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(100), gone)
+        .await
+        .unwrap();
+    assert!(
+        start.elapsed() <= Duration::from_secs(31),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test]
 async fn a_token_for_ever_is_no_problem() {
     let hub = start_hub().await;
     let identity = Identity::create(&hub, "d");
