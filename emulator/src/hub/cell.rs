@@ -193,7 +193,7 @@ impl Endpoint {
     /// Takes a connection out that has ended by itself. Does nothing when
     /// another one has taken its place: the generation tells.
     pub(crate) fn detach(&mut self, generation: u64, now: Timestamp) -> bool {
-        if self.session.as_ref().is_none_or(|s| s.generation != generation) {
+        if !self.is_live(generation) {
             return false;
         }
         if let Some(mut session) = self.session.take() {
@@ -235,6 +235,11 @@ impl Endpoint {
     /// Whether a connection is live.
     pub(crate) fn is_connected(&self) -> bool {
         self.session.is_some()
+    }
+
+    /// Whether the connection `generation` is the live one.
+    pub(crate) fn is_live(&self, generation: u64) -> bool {
+        self.session.as_ref().is_some_and(|s| s.generation == generation)
     }
 
     fn session(&mut self, generation: u64) -> Option<&mut Session> {

@@ -121,10 +121,16 @@ impl Outbox {
     }
 
     /// Takes what waits at this moment, possibly nothing.
-    pub(crate) fn take_now(&self) -> Vec<ToDevice> {
+    ///
+    /// # Errors
+    /// Once closed.
+    pub(crate) fn take_now(&self) -> Result<Vec<ToDevice>, CloseReason> {
         let mut queue = self.lock();
+        if let Some(reason) = queue.closed {
+            return Err(reason);
+        }
         queue.bytes = 0;
-        std::mem::take(&mut queue.frames)
+        Ok(std::mem::take(&mut queue.frames))
     }
 
     /// Pending until the connection is to be closed, without taking frames.
@@ -189,6 +195,7 @@ mod tests {
         outbox.push(request(2, 1));
         let ids: Vec<_> = outbox
             .take_now()
+            .unwrap()
             .into_iter()
             .map(|f| match f {
                 ToDevice::MethodRequest { id, .. } => id,
@@ -222,6 +229,6 @@ mod tests {
         outbox.close(CloseReason::Shutdown);
         outbox.push(request(1, 1));
         assert_eq!(poll(&outbox), Poll::Ready(Err(CloseReason::Takeover)));
-        assert!(outbox.take_now().is_empty());
+        assert_eq!(outbox.take_now().unwrap_err(), CloseReason::Takeover);
     }
 }

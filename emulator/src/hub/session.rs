@@ -80,12 +80,16 @@ impl Session {
         &self.target
     }
 
-    /// Runs `change` on the endpoint, unless it has gone meanwhile; then the
-    /// outbox is closed and the connection about to end.
+    /// Runs `change` on the endpoint, unless the hub has ended this session
+    /// meanwhile; then the outbox is closed and nothing that the device asks
+    /// takes effect any more.
     fn with<T>(&self, change: impl FnOnce(&mut Endpoint, Timestamp) -> T) -> Option<T> {
         let now = self.hub.clock.now();
         let mut state = self.cell.lock();
         let endpoint = state.endpoint(self.target.module.as_ref()).ok()?;
+        if !endpoint.is_live(self.generation) {
+            return None;
+        }
         endpoint.connection.last_activity = now;
         Some(change(endpoint, now))
     }
@@ -100,11 +104,24 @@ impl Session {
         self.with(|endpoint, _| endpoint.subscribe(self.generation, filter, Subscription::Removed));
     }
 
-    /// Accepts a device-to-cloud message. When this returns the message is kept.
+    /// Accepts a device-to-cloud message. When this returns the message is
+    /// kept, or the outbox is closed.
     pub(crate) fn telemetry(&self, properties: MessageProperties, body: &[u8]) {
-        let Some(now) = self.with(|_, now| now) else {
-            return;
-        };
+        if let Some(now) = self.with(|_, now| now) {
+            self.keep(now, properties, body);
+        }
+    }
+
+    /// Accepts the message that the device left for the case that its
+    /// connection breaks, whoever broke it; not of an identity that is gone.
+    pub(crate) fn will(&self, properties: MessageProperties, body: &[u8]) {
+        let exists = self.cell.lock().endpoint(self.target.module.as_ref()).is_ok();
+        if exists {
+            self.keep(self.hub.clock.now(), properties, body);
+        }
+    }
+
+    fn keep(&self, now: Timestamp, properties: MessageProperties, body: &[u8]) {
         self.hub.counters.telemetry_messages.add(1);
         self.hub.counters.telemetry_bytes.add(body.len() as u64);
         // Copied: the body is a slice of the connection's read buffer.

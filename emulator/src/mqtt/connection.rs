@@ -21,10 +21,19 @@ use super::handshake::{self, Accepted, Refusal};
 use super::protocol::{self, Next, Violation};
 use crate::hub::HubState;
 use crate::hub::outbox::{CloseReason, Outbox};
+use crate::hub::session::Session;
 
 /// How long a write may make no progress before the peer counts as gone; the
 /// emulator's own choice, the shortest keep-alive that SDKs use by default.
 const WRITE_STALL: Duration = Duration::from_secs(60);
+
+/// Answers to one read are collected up to this many bytes before they are
+/// written, plus the one that goes beyond; the emulator's own choice.
+const ANSWERS_BYTES: usize = 64 * 1024;
+
+/// How long a peer may take to accept the last bytes before the end; the
+/// emulator's own choice.
+const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +69,10 @@ where
         open(&mut stream, &mut packets, &hub),
     )
     .await;
-    let Ok(Some(accepted)) = opened else { return };
+    let Ok(Some(accepted)) = opened else {
+        shut_down(&mut stream).await;
+        return;
+    };
     packets.set_limit(limits::MQTT_PACKET_BYTES);
 
     let Accepted {
@@ -86,15 +98,17 @@ where
     }
     match (ending, will) {
         (Ending::Disconnect, _) | (_, None) => {}
-        (_, Some(will)) => session.telemetry(will.properties, &will.body),
+        (_, Some(will)) => session.will(will.properties, &will.body),
     }
     session.close();
-    // Without this a TLS or WebSocket peer could not tell the end from a cut.
-    let _ = timeout(
-        Duration::from_secs(1),
-        poll_fn(|cx| Pin::new(&mut connection.stream).poll_shutdown(cx)),
-    )
-    .await;
+    shut_down(&mut connection.stream).await;
+}
+
+/// Says the transport's farewell, without which a TLS or WebSocket peer could
+/// not tell the end from a cut.
+async fn shut_down<S: AsyncWrite + Unpin>(stream: &mut S) {
+    let farewell = poll_fn(|cx| Pin::new(&mut *stream).poll_shutdown(cx));
+    let _ = timeout(FAREWELL_DEADLINE, farewell).await;
 }
 
 /// Reads CONNECT and answers it; `None` when the connection is not to go on.
@@ -146,7 +160,7 @@ where
         &mut out,
     )
     .ok()?;
-    let written = write_all(stream, &mut out, None).await;
+    let written = write_all(stream, &mut out, None, None).await;
     match decision {
         Ok(accepted) if written.is_ok() => Some(accepted),
         Ok(accepted) => {
@@ -155,6 +169,13 @@ where
         }
         Err(_) => None,
     }
+}
+
+/// How many of the packets that have arrived were handled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Received {
+    AllHandled,
+    SomeLeft,
 }
 
 struct Connection<S> {
@@ -166,30 +187,31 @@ struct Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    async fn run(
-        &mut self,
-        session: &crate::hub::session::Session,
-        hub: &HubState,
-    ) -> Result<std::convert::Infallible, Ending> {
+    async fn run(&mut self, session: &Session, hub: &HubState) -> Result<std::convert::Infallible, Ending> {
         let mut last_packet = Instant::now();
         let timer = sleep_until(self.deadline(last_packet));
         tokio::pin!(timer);
         loop {
-            while let Some(packet) = self.packets.next_packet()? {
-                last_packet = Instant::now();
-                hub.counters.packets_received.add(1);
-                match protocol::handle(packet, session, &hub.settings, &mut self.out)? {
-                    Next::Continue => {}
-                    Next::Disconnect => return Err(Ending::Disconnect),
+            let received = match self.handle_received(session, hub, &mut last_packet) {
+                Ok(received) => received,
+                // Whatever was asked for after the end has not been done.
+                Err(ending @ Ending::ByHub(_)) => return Err(ending),
+                Err(ending) => {
+                    // What was done before the end is acknowledged, however the
+                    // packets were cut into reads.
+                    let write = write_all(&mut self.stream, &mut self.out, None, None);
+                    let _ = timeout(FAREWELL_DEADLINE, write).await;
+                    return Err(ending);
                 }
-            }
-            for frame in session.outbox.take_now() {
-                protocol::encode_frame(frame, &mut self.out)?;
-            }
+            };
             if !self.out.is_empty() {
-                write_all(&mut self.stream, &mut self.out, Some(&session.outbox)).await?;
+                let outbox = Some(&*session.outbox);
+                write_all(&mut self.stream, &mut self.out, outbox, self.expires).await?;
                 // Drops the storage: an idle connection holds none.
                 self.out = BytesMut::new();
+            }
+            if received == Received::SomeLeft {
+                continue;
             }
             tokio::select! {
                 read = fill(&mut self.stream, &mut self.packets) => {
@@ -216,6 +238,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// Handles the packets that have arrived, as far as their answers may wait
+    /// for one write.
+    fn handle_received(
+        &mut self,
+        session: &Session,
+        hub: &HubState,
+        last_packet: &mut Instant,
+    ) -> Result<Received, Ending> {
+        while self.out.len() < ANSWERS_BYTES {
+            let Some(packet) = self.packets.next_packet()? else {
+                return Ok(Received::AllHandled);
+            };
+            *last_packet = Instant::now();
+            hub.counters.packets_received.add(1);
+            let next = protocol::handle(packet, session, &hub.settings, &mut self.out)?;
+            // After each packet, so that answers never fill the outbox: a device
+            // that has not had the chance to read is no slow reader.
+            for frame in session.outbox.take_now().map_err(Ending::ByHub)? {
+                protocol::encode_frame(frame, &mut self.out)?;
+            }
+            if next == Next::Disconnect {
+                return Err(Ending::Disconnect);
+            }
+        }
+        Ok(Received::SomeLeft)
+    }
+
     /// When the timers have to be looked at next. Packets only move
     /// `last_packet`: the timer itself is set anew when it fires, not for each.
     fn deadline(&self, last_packet: Instant) -> Instant {
@@ -224,9 +273,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// Writes and flushes all of `out`, unless the peer stops reading or the hub
-/// wants the connection closed.
-async fn write_all<S>(stream: &mut S, out: &mut BytesMut, outbox: Option<&Outbox>) -> Result<(), Ending>
+/// Writes and flushes all of `out`, unless the peer stops reading, its token
+/// expires meanwhile or the hub wants the connection closed.
+async fn write_all<S>(
+    stream: &mut S,
+    out: &mut BytesMut,
+    outbox: Option<&Outbox>,
+    expires: Option<Instant>,
+) -> Result<(), Ending>
 where
     S: AsyncWrite + Unpin,
 {
@@ -254,8 +308,18 @@ where
         if let Some(Poll::Ready(reason)) = outbox.map(|o| o.poll_closed(cx)) {
             return Poll::Ready(Err(Ending::ByHub(reason)));
         }
-        let timer = stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_STALL)));
-        timer.as_mut().poll(cx).map(|()| Err(Ending::WriteStalled))
+        let timer = stall.get_or_insert_with(|| {
+            let stalled = Instant::now() + WRITE_STALL;
+            Box::pin(sleep_until(
+                expires.map_or(stalled, |expires| expires.min(stalled)),
+            ))
+        });
+        timer.as_mut().poll(cx).map(|()| {
+            Err(match expires {
+                Some(expires) if expires <= Instant::now() => Ending::TokenExpired,
+                _ => Ending::WriteStalled,
+            })
+        })
     })
     .await
 }

@@ -1,7 +1,8 @@
 //! CONNECT: who is there, and may they come in.
 //!
 //! Source of the grammar and the return codes: the MQTT guide, and the
-//! service's habit of answering 5 to everything that concerns credentials.
+//! service's habit of answering 5 to everything that concerns credentials,
+//! unless what is shown is no credential at all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use mqtt_wire::{Connect, ConnectAckReason, LEVEL_3_1_1, QoS};
 use tokio::time::Instant;
 
 use crate::hub::HubState;
+use crate::hub::access::Denied;
 use crate::hub::cell::Persistence;
 use crate::hub::session::Session;
 
@@ -24,7 +26,7 @@ pub(super) struct Accepted {
     pub(super) session: Session,
     /// Silence after which the connection is closed.
     pub(super) keep_alive: Duration,
-    /// When the token expires, in real time; never for a far future.
+    /// When the right to be connected ends, in real time; never for a far future.
     pub(super) expires: Option<Instant>,
     pub(super) will: Option<Will>,
 }
@@ -78,9 +80,13 @@ pub(super) fn decide(hub: &Arc<HubState>, connect: &Connect) -> Result<Accepted,
             "the password is not UTF-8",
         )
     })?;
-    let expiry = hub
-        .authorize_device(token, &target)
-        .map_err(|denied| refuse(ConnectAckReason::NotAuthorized, denied.to_string()))?;
+    let expiry = hub.authorize_device(token, &target).map_err(|denied| {
+        let code = match denied {
+            Denied::Malformed => ConnectAckReason::BadUserNameOrPassword,
+            _ => ConnectAckReason::NotAuthorized,
+        };
+        refuse(code, denied.to_string())
+    })?;
     let will = will(connect, &target)?;
     let persistence = if connect.clean_session {
         Persistence::Transient

@@ -2,13 +2,18 @@
 //! connections, free ports, and no sleeping for a result.
 
 // Helpers of tests may unwrap: a failure there is a failure of the test.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod support;
 
 mod mqtt_connect;
+mod mqtt_lifetime;
+mod mqtt_methods;
+mod mqtt_robustness;
 mod mqtt_sessions;
 mod mqtt_traffic;
+mod mqtt_twins;
+mod mqtt_websocket;
 mod rest_identities;
 mod rest_jobs;
 mod rest_methods;

@@ -1,7 +1,9 @@
 //! What several tests need.
 
+pub mod back_end;
 pub mod device;
 pub mod rest;
+pub mod transport;
 
 use std::future::Future;
 use std::time::Duration;
