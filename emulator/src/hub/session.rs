@@ -22,7 +22,7 @@ use super::access::Denied;
 use super::cell::{DeviceCell, Endpoint, Persistence, Subscription, TwinAnswer};
 use super::outbox::Outbox;
 
-/// A live connection of a device or module.
+/// A live connection of a device or module; ends when it is dropped.
 pub(crate) struct Session {
     hub: Arc<HubState>,
     cell: Arc<DeviceCell>,
@@ -175,9 +175,12 @@ impl Session {
         let outcome = MethodResponse::from_device(status, body);
         self.with(|endpoint, now| endpoint.finish_call(self.generation, id, outcome, now));
     }
+}
 
-    /// Ends the session. Does nothing when another connection has taken over.
-    pub(crate) fn close(self) {
+/// Ends the session, however its connection's task came to an end. Does
+/// nothing when another connection has taken over.
+impl Drop for Session {
+    fn drop(&mut self) {
         let now = self.hub.clock.now();
         if let Ok(endpoint) = self.cell.lock().endpoint(self.target.module.as_ref()) {
             endpoint.detach(self.generation, now);
@@ -194,4 +197,44 @@ fn twin_error(error: &ServiceError, now: Timestamp) -> Bytes {
         "timestampUtc": now,
     });
     Bytes::from(body.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::HubSettings;
+    use crate::hub::access::Policies;
+    use crate::hub::telemetry::LogBounds;
+    use hub_core::ids::DeviceId;
+    use hub_core::limits;
+    use hub_core::registry::{DeviceSpec, IfMatch};
+    use hub_core::sas::Key;
+    use job_service::Clock;
+
+    fn hub_with_device() -> (Arc<HubState>, Target) {
+        let settings = HubSettings {
+            host_name: "localhost".into(),
+            policies: Policies::new(Key::from_bytes(&[0; 32])),
+            methods_in_flight: limits::METHODS_IN_FLIGHT,
+            telemetry: LogBounds::default(),
+            strictness: crate::Strictness::Strict,
+        };
+        let hub = Arc::new(HubState::new(settings, Clock::manual(Timestamp::NEVER)));
+        let id = DeviceId::parse("d").unwrap();
+        let spec = DeviceSpec::from_json(&serde_json::json!({}), &id).unwrap();
+        hub.put_device(spec, &IfMatch::Absent, |_, _| ()).unwrap();
+        (hub, Target::device(id))
+    }
+
+    #[test]
+    fn a_session_ends_with_the_task_that_holds_it() {
+        let (hub, target) = hub_with_device();
+        let open = || Session::open(&hub, target.clone(), Persistence::Persistent, None).unwrap();
+        let first = open();
+        let second = open();
+        drop(first);
+        assert_eq!(hub.connected_count(), 1);
+        drop(second);
+        assert_eq!(hub.connected_count(), 0);
+    }
 }

@@ -100,7 +100,7 @@ where
         (Ending::Disconnect, _) | (_, None) => {}
         (_, Some(will)) => session.will(will.properties, &will.body),
     }
-    session.close();
+    drop(session);
     shut_down(&mut connection.stream).await;
 }
 
@@ -163,11 +163,7 @@ where
     let written = write_all(stream, &mut out, None, None).await;
     match decision {
         Ok(accepted) if written.is_ok() => Some(accepted),
-        Ok(accepted) => {
-            accepted.session.close();
-            None
-        }
-        Err(_) => None,
+        _ => None,
     }
 }
 

@@ -8,6 +8,8 @@ use emulator::{DEVELOPMENT_KEY, Hub};
 use hub_core::limits;
 use hub_core::sas::{self, Key};
 use mqtt_wire::{Connect, ConnectAckReason, LastWill, Packet, QoS, publish_qos0};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::back_end::BackEnd;
 use crate::support::device::{Device, Identity, KEY, OTHER_KEY, bytes_of, expect_closed_after, unix_now};
@@ -463,6 +465,20 @@ async fn whoever_does_not_begin_with_connect_is_closed_without_an_answer() {
 
     assert_eq!(hub.counters().connects_accepted, 0);
     Device::online(&hub, "d").await.disconnect().await;
+}
+
+#[tokio::test]
+async fn the_tls_port_closes_on_plain_mqtt() {
+    let hub = start_hub().await;
+    let connect = bytes_of([Identity::create(&hub, "d").connect().into()]);
+    let mut socket = TcpStream::connect(hub.mqtts_address().unwrap()).await.unwrap();
+    socket.write_all(&connect).await.unwrap();
+    let mut answer = Vec::new();
+    let read = socket.read_to_end(&mut answer);
+    soon("the end of the connection", read).await.unwrap();
+    // At most a TLS alert.
+    assert!(answer.is_empty() || answer[0] == 21, "{answer:?}");
+    assert_eq!(hub.counters().connects_accepted, 0);
 }
 
 #[tokio::test]

@@ -89,6 +89,7 @@ async fn what_the_hub_sends_does_not_keep_a_connection_alive() {
     device.subscribe(&[DESIRED_CHANGES]).await;
     BackEnd::of(&hub).patch_desired("d", json!({"a": 1})).await;
     device.expect_delivery().await;
+    tokio::time::pause();
     expect_closed_after(&mut device, Duration::from_secs(1)).await;
 }
 

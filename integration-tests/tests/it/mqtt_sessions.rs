@@ -1,16 +1,19 @@
 //! One connection per identity, what a session remembers, and subscriptions.
 
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
 use emulator::{Hub, Strictness};
 use hub_core::error::ErrorCode;
 use hub_core::limits;
 use hub_core::sas::Key;
-use mqtt_wire::{Connect, ConnectAckReason, LastWill, QoS, SubscribeReturnCode};
+use mqtt_wire::{Connect, ConnectAckReason, LastWill, Packet, QoS, SubscribeReturnCode};
 use serde_json::json;
 
 use crate::support::back_end::BackEnd;
 use crate::support::device::{DESIRED_CHANGES, Device, Identity, METHODS, OTHER_KEY, TWIN_RESPONSES};
 use crate::support::transport::Transport;
-use crate::support::{start_hub, wait_for};
+use crate::support::{soon, start_hub, wait_for};
 
 use SubscribeReturnCode::{Failure, Success};
 
@@ -29,6 +32,41 @@ async fn a_second_connection_closes_the_first_over_every_transport() {
     }
     assert_eq!(hub.counters().takeovers, 6);
     assert_eq!(hub.connected_count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_connections_at_once_one_is_left() {
+    const CONNECTIONS: u64 = 32;
+    let hub = Arc::new(start_hub().await);
+    let identity = Identity::create(&hub, "d");
+    let connections: Vec<_> = (0..CONNECTIONS)
+        .map(|n| {
+            let (hub, connect) = (hub.clone(), identity.connect());
+            tokio::spawn(async move {
+                let transport = [Transport::Memory, Transport::Tcp][n as usize % 2];
+                let mut device = Device::open(&hub, transport).await;
+                // Some are displaced before they are told that they are in.
+                device.send(connect.into()).await;
+                device
+            })
+        })
+        .collect();
+    let mut devices = Vec::new();
+    for connection in connections {
+        devices.push(soon("a connection", connection).await.unwrap());
+    }
+    let all_were_in = async || match hub.counters().takeovers {
+        n if n == CONNECTIONS - 1 => Ok(()),
+        n => Err(n),
+    };
+    wait_for("the takeovers", all_were_in).await;
+    assert_eq!(hub.connected_count(), 1);
+    let mut alive = 0;
+    for device in &mut devices {
+        alive += usize::from(device.is_alive().await);
+    }
+    assert_eq!(alive, 1);
+    assert_eq!(hub.counters().connects_accepted, CONNECTIONS);
 }
 
 #[tokio::test]
@@ -253,8 +291,8 @@ async fn an_unsupported_filter_ends_the_connection() {
     let identity = Identity::create(&hub, "d");
     for (n, filter) in UNSUPPORTED.into_iter().enumerate() {
         let (mut device, _) = Device::connected(&hub, identity.connect_clean()).await;
-        let subscribe = mqtt_wire::Packet::Subscribe {
-            packet_id: std::num::NonZeroU16::MIN,
+        let subscribe = Packet::Subscribe {
+            packet_id: NonZeroU16::MIN,
             topic_filters: vec![
                 (METHODS.into(), QoS::AtMostOnce),
                 (filter.into(), QoS::AtMostOnce),
@@ -291,9 +329,9 @@ async fn too_many_filters_end_the_connection() {
     device.subscribe(&most).await;
     device.unsubscribe(&most).await;
     let topic_filters = vec![(DESIRED_CHANGES.into(), QoS::AtMostOnce); limits::MQTT_SUBSCRIPTIONS + 1];
-    let packet_id = std::num::NonZeroU16::MIN;
+    let packet_id = NonZeroU16::MIN;
     device
-        .send(mqtt_wire::Packet::Subscribe {
+        .send(Packet::Subscribe {
             packet_id,
             topic_filters,
         })

@@ -243,6 +243,28 @@ impl Device {
         assert_eq!(self.expect_packet().await, Packet::PingResponse);
     }
 
+    /// Whether the hub answers a ping, or has closed the connection; whatever
+    /// else it sent is skipped.
+    pub async fn is_alive(&mut self) -> bool {
+        self.send(Packet::PingRequest).await;
+        let answer = async {
+            loop {
+                while let Some(packet) = self.packets.next_packet().unwrap() {
+                    if packet == Packet::PingResponse {
+                        return true;
+                    }
+                }
+                if !fill(&mut self.stream, &mut self.packets)
+                    .await
+                    .is_ok_and(|read| read > 0)
+                {
+                    return false;
+                }
+            }
+        };
+        soon("an answer or the end", answer).await
+    }
+
     /// The hub closes the connection, without a packet before.
     pub async fn expect_closed(&mut self) {
         soon("the end of the connection", self.closed()).await;
