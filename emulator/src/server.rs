@@ -287,6 +287,9 @@ impl Hub {
     }
 
     /// Opens an in-memory connection to the hub's MQTT front.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     #[must_use]
     pub fn connect_in_memory(&self) -> DuplexStream {
         self.memory_connector().connect()
@@ -360,6 +363,9 @@ pub struct MemoryConnector {
 
 impl MemoryConnector {
     /// A connection's near end; the hub serves the far one.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     #[must_use]
     pub fn connect(&self) -> DuplexStream {
         let (device, hub) = tokio::io::duplex(DUPLEX_BYTES);

@@ -12,6 +12,10 @@ use hub_core::limits;
 use super::App;
 use crate::mqtt::{self, websocket::WebSocketStream};
 
+/// Bytes of a WebSocket frame or message: the largest packet and some small
+/// ones, since a frame may hold several.
+const FRAME_BYTES: usize = limits::MQTT_PACKET_BYTES as usize + 64 * 1024;
+
 /// The sub-protocol that MQTT clients offer.
 const MQTT: &str = "mqtt";
 
@@ -30,7 +34,7 @@ pub(super) async fn upgrade(
         )
             .into_response();
     }
-    let limit = limits::MQTT_PACKET_BYTES as usize;
+    let limit = FRAME_BYTES;
     upgrade
         .max_message_size(limit)
         .max_frame_size(limit)
