@@ -10,7 +10,7 @@
 //! cargo bench -p benches --bench connect
 //! ```
 //!
-//! The 1,000 devices over TCP need about 2,100 open files: `ulimit -n 4096`.
+//! The 1,000 devices over TCP need about 2,200 open files: `ulimit -n 4096`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
