@@ -2,15 +2,25 @@
 //! connections, free ports, and no sleeping for a result.
 
 // Helpers of tests may unwrap: a failure there is a failure of the test.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod support;
 
+mod admin;
+mod import;
 mod mqtt_connect;
 mod mqtt_sessions;
 mod mqtt_traffic;
+mod rest_auth;
+mod rest_bulk;
+mod rest_errors;
 mod rest_identities;
+mod rest_job_ends;
+mod rest_job_records;
+mod rest_job_runs;
 mod rest_jobs;
+mod rest_method_errors;
 mod rest_methods;
+mod rest_modules;
 mod rest_queries;
 mod rest_twins;

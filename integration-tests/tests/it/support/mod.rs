@@ -1,6 +1,8 @@
 //! What several tests need.
 
+pub mod answering;
 pub mod device;
+pub mod jobs;
 pub mod rest;
 
 use std::future::Future;
