@@ -100,11 +100,12 @@ fn id_text(entry: &Value) -> Option<&str> {
 fn import_one(hub: &HubState, entry: &Value) -> Result<Put, ServiceError> {
     let id = id_text(entry).ok_or_else(|| ServiceError::invalid("a deviceId is required"))?;
     let device = DeviceId::parse(id).map_err(|e| ServiceError::invalid(format!("bad device id: {e}")))?;
-    let module = match entry.get("moduleId").and_then(Value::as_str) {
-        None => None,
-        Some(id) => {
+    let module = match entry.get("moduleId") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(id)) => {
             Some(ModuleId::parse(id).map_err(|e| ServiceError::invalid(format!("bad module id: {e}")))?)
         }
+        Some(_) => return Err(ServiceError::invalid("moduleId must be a string")),
     };
     let twin = TwinPatch::from_json(entry)?;
     let now = hub.clock.now();

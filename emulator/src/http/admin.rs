@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -16,12 +15,13 @@ use serde_json::{Value, json};
 
 use super::App;
 use super::error::HttpError;
+use super::reply::JsonReply;
 use super::request::{JsonBody, query_parameter};
 use crate::hub::counters::CounterValues;
 use crate::hub::telemetry::TelemetryMessage;
 
-pub(super) async fn health(State(app): State<App>) -> Json<Value> {
-    Json(json!({ "status": "ok", "hostName": app.hub.settings.host_name }))
+pub(super) async fn health(State(app): State<App>) -> Result<JsonReply, HttpError> {
+    JsonReply::of(&json!({ "status": "ok", "hostName": app.hub.settings.host_name }))
 }
 
 /// Everything that is counted, and what is connected at this moment.
@@ -34,8 +34,8 @@ struct CountersReply {
     since_start: CounterValues,
 }
 
-pub(super) async fn counters(State(app): State<App>) -> Result<impl IntoResponse, HttpError> {
-    super::reply::JsonReply::of(&CountersReply {
+pub(super) async fn counters(State(app): State<App>) -> Result<JsonReply, HttpError> {
+    JsonReply::of(&CountersReply {
         devices: app.hub.registry.len(),
         connected: app.hub.connected_count(),
         since_start: app.hub.counters.values(),
@@ -46,7 +46,7 @@ pub(super) async fn counters(State(app): State<App>) -> Result<impl IntoResponse
 pub(super) async fn telemetry(
     State(app): State<App>,
     RawQuery(query): RawQuery,
-) -> Result<Json<Value>, HttpError> {
+) -> Result<JsonReply, HttpError> {
     let after = match query_parameter(query.as_deref(), "after") {
         None => 0,
         Some(text) => text
@@ -71,9 +71,7 @@ pub(super) async fn telemetry(
             })
         })
         .collect();
-    Ok(Json(
-        json!({ "total": app.hub.telemetry.total(), "messages": messages }),
-    ))
+    JsonReply::of(&json!({ "total": app.hub.telemetry.total(), "messages": messages }))
 }
 
 /// System properties by the names that they have in topics.
@@ -86,15 +84,15 @@ fn system_properties(message: &TelemetryMessage) -> BTreeMap<&str, &str> {
         .collect()
 }
 
-pub(super) async fn clock(State(app): State<App>) -> Json<Value> {
-    Json(json!({ "now": app.hub.clock.now() }))
+pub(super) async fn clock(State(app): State<App>) -> Result<JsonReply, HttpError> {
+    JsonReply::of(&json!({ "now": app.hub.clock.now() }))
 }
 
 /// Moves the hub's clock forward: `{"seconds": 3600}` or `{"to": "2026-01-02T03:04:05Z"}`.
 pub(super) async fn advance_clock(
     State(app): State<App>,
     JsonBody(body): JsonBody,
-) -> Result<Json<Value>, HttpError> {
+) -> Result<JsonReply, HttpError> {
     let now = app.hub.clock.now();
     let by = match (body.get("seconds"), body.get("to")) {
         (Some(seconds), None) => seconds
@@ -114,7 +112,7 @@ pub(super) async fn advance_clock(
         _ => return Err(ServiceError::invalid("give either seconds or to").into()),
     };
     app.hub.clock.advance(by);
-    Ok(Json(json!({ "now": app.hub.clock.now() })))
+    JsonReply::of(&json!({ "now": app.hub.clock.now() }))
 }
 
 /// Forgets everything: devices, jobs, telemetry, counts, the clock's offset.

@@ -8,6 +8,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use hub_core::error::ServiceError;
 use hub_core::ids::DeviceId;
+use percent_encoding::percent_decode_str;
 
 use super::App;
 use super::error::HttpError;
@@ -23,8 +24,10 @@ fn token(parts: &Parts) -> Result<&str, HttpError> {
 }
 
 fn authorize(parts: &Parts, app: &App, permissions: &[Permission]) -> Result<(), HttpError> {
+    // In the route table's spelling, which is what `sr` is compared with.
+    let path = percent_decode_str(parts.uri.path().trim_start_matches('/')).decode_utf8_lossy();
     app.hub
-        .authorize_service(token(parts)?, permissions)
+        .authorize_service(token(parts)?, &path, permissions)
         .map_err(|denied| refuse(parts, denied))
 }
 

@@ -1,6 +1,6 @@
 //! `/jobs/v2/…`: scheduled jobs.
 
-use axum::extract::{RawPathParams, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use hub_core::error::ServiceError;
 use hub_core::job::{JobFilter, JobRequest, UnknownJob};
 use hub_core::page::{Continuation, fingerprint, page_size};
@@ -14,14 +14,10 @@ use super::request::{JobPath, JsonBody, Paging, query_parameter};
 pub(super) async fn create(
     _: ServiceCaller,
     State(app): State<App>,
-    params: RawPathParams,
+    JobPath(id): JobPath,
     JsonBody(body): JsonBody,
 ) -> Result<JsonReply, HttpError> {
-    let id = params
-        .iter()
-        .find(|(name, _)| *name == "job")
-        .map_or("", |(_, id)| id);
-    let request = JobRequest::from_json(id, &body, app.hub.clock.now())?;
+    let request = JobRequest::from_json(id.as_str(), &body, app.hub.clock.now())?;
     JsonReply::of(&app.jobs.create(request)?)
 }
 

@@ -96,12 +96,19 @@ impl From<Denied> for ServiceError {
 
 impl HubState {
     /// Checks a token for a service operation that needs one of `permissions`.
+    /// `path` is what the operation addresses, decoded and without its leading
+    /// slash: a token may be for the whole hub or for a part of it.
     ///
     /// Expiry is checked against the system's time, not the hub's: clients
     /// make their tokens in real time whatever the hub's clock was set to.
-    pub(crate) fn authorize_service(&self, token: &str, permissions: &[Permission]) -> Result<(), Denied> {
+    pub(crate) fn authorize_service(
+        &self,
+        token: &str,
+        path: &str,
+        permissions: &[Permission],
+    ) -> Result<(), Denied> {
         let token = parse_token(token)?;
-        if !token.scope().covers(&Resource::Hub) {
+        if !token.scope().covers(&Resource::Path(path)) {
             return Err(Denied::Scope);
         }
         self.check_policy(&token, permissions)

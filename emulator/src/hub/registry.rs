@@ -16,6 +16,7 @@ use hub_core::registry::{
     BulkAction, BulkEntry, DeviceIdentity, DeviceSpec, Fresh, IdentitySpec, IfMatch, ModuleIdentity,
     ModuleSpec, Put, Status, check_delete, check_put, scope_owner, unknown_scope,
 };
+use hub_core::time::Timestamp;
 
 use super::HubState;
 use super::cell::{DeviceCell, DeviceState, Endpoint, ModuleState};
@@ -155,9 +156,8 @@ impl HubState {
         let etag = state.as_ref().map(|state| &*state.identity.etag);
         check_delete(&Target::device(id.clone()), etag, if_match)?;
         if let Some(state) = &mut state {
-            state.disconnect_all(CloseReason::IdentityChanged, self.clock.now());
-            state.deleted = true;
             order.identities -= 1 + state.modules.len();
+            bury(state, CloseReason::IdentityChanged, self.clock.now());
         }
         self.registry.cells.remove(id);
         order.devices.remove(id);
@@ -300,9 +300,7 @@ impl HubState {
         let mut order = self.registry.write();
         *order = Order::default();
         for entry in &self.registry.cells {
-            let mut state = entry.value().lock();
-            state.disconnect_all(reason, now);
-            state.deleted = true;
+            bury(&mut entry.value().lock(), reason, now);
         }
         self.registry.cells.clear();
     }
@@ -353,6 +351,16 @@ impl Order {
         }
         Ok(())
     }
+}
+
+/// Ends what hangs off a device that leaves the registry. Somebody may hold its
+/// cell for a while yet: whoever waits for the device to connect is woken by
+/// the end of its endpoint, and finds it deleted.
+fn bury(state: &mut DeviceState, reason: CloseReason, now: Timestamp) {
+    state.disconnect_all(reason, now);
+    state.deleted = true;
+    state.endpoint = Endpoint::new(now);
+    state.modules.clear();
 }
 
 /// Gives an Edge device the modules that the hub owns; says how many were added.

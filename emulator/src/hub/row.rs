@@ -20,8 +20,8 @@ impl Row for TwinRow<'_> {
         let keys = path.keys();
         match path.attribute() {
             Attribute::Tags => return walk(twin.tags(), keys),
-            Attribute::Desired => return section(twin.desired(), keys),
-            Attribute::Reported => return section(twin.reported(), keys),
+            Attribute::Desired => return self.section(twin.desired(), path),
+            Attribute::Reported => return self.section(twin.reported(), path),
             // Rare: attributes that are objects or lists.
             Attribute::Properties
             | Attribute::X509Thumbprint
@@ -56,30 +56,37 @@ impl TwinRow<'_> {
         };
         Row::get(&document, path).into_owned()
     }
-}
 
-/// A path below `properties.desired` or `properties.reported`, where
-/// `$version` and `$metadata` are keys like any other.
-fn section<'a>(section: &'a Section, keys: &[Box<str>]) -> Value<'a> {
-    match keys.first().map(|key| &**key) {
-        Some("$version") if keys.len() == 1 => number(section.version()),
-        Some("$version") => Value::Undefined,
-        Some("$metadata") => metadata(section, &keys[1..]),
-        _ => walk(section.properties(), keys),
+    /// A path below `properties.desired` or `properties.reported`, where
+    /// `$version` and `$metadata` are keys like any other.
+    fn section<'a>(&'a self, section: &'a Section, path: &Path) -> Value<'a> {
+        let keys = path.keys();
+        match keys.first().map(|key| &**key) {
+            // Rare: the section as a whole, which includes the two.
+            None => self.rendered(path),
+            Some("$version") if keys.len() == 1 => number(section.version()),
+            Some("$version") => Value::Undefined,
+            Some("$metadata") => self.metadata(section, path),
+            _ => walk(section.properties(), keys),
+        }
     }
-}
 
-fn metadata<'a>(section: &Section, keys: &[Box<str>]) -> Value<'a> {
-    let Some((last, path)) = keys.split_last() else {
-        return Value::Undefined;
-    };
-    let Some((updated, version)) = section.metadata_at(path) else {
-        return Value::Undefined;
-    };
-    match &**last {
-        "$lastUpdated" => time(updated),
-        "$lastUpdatedVersion" => version.map_or(Value::Undefined, number),
-        _ => Value::Undefined,
+    fn metadata<'a>(&'a self, section: &Section, path: &Path) -> Value<'a> {
+        let keys = path.keys();
+        let Some((last, above)) = keys.split_last().filter(|_| keys.len() > 1) else {
+            return self.rendered(path);
+        };
+        match &**last {
+            "$lastUpdated" => section
+                .metadata_at(&above[1..])
+                .map_or(Value::Undefined, |(updated, _)| time(updated)),
+            "$lastUpdatedVersion" => section
+                .metadata_at(&above[1..])
+                .and_then(|(_, version)| version)
+                .map_or(Value::Undefined, number),
+            // Rare: the metadata of a property with all that is below it.
+            _ => self.rendered(path),
+        }
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod support;
 
+mod admin;
+mod import;
 mod mqtt_connect;
 mod mqtt_lifetime;
 mod mqtt_methods;
@@ -14,9 +16,17 @@ mod mqtt_sessions;
 mod mqtt_traffic;
 mod mqtt_twins;
 mod mqtt_websocket;
+mod rest_auth;
+mod rest_bulk;
+mod rest_errors;
 mod rest_identities;
+mod rest_job_ends;
+mod rest_job_records;
+mod rest_job_runs;
 mod rest_jobs;
+mod rest_method_errors;
 mod rest_methods;
+mod rest_modules;
 mod rest_queries;
 mod rest_twins;
 mod scenario;

@@ -1,7 +1,9 @@
 //! What several tests need.
 
+pub mod answering;
 pub mod back_end;
 pub mod device;
+pub mod jobs;
 pub mod rest;
 pub mod transport;
 
