@@ -113,9 +113,9 @@ async fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         fleet_usage,
     };
     if args.json {
-        println!("{}", figures.to_json())
+        println!("{}", figures.to_json());
     } else {
-        print!("{figures}")
+        print!("{figures}");
     }
     Ok(match figures.shortfalls() {
         shortfalls if shortfalls.is_empty() => ExitCode::SUCCESS,
