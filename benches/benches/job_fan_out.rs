@@ -4,7 +4,8 @@
 //! the in-memory transport. A job is created by `PUT /jobs/v2/{id}`; the clock
 //! runs until the hub reports it completed and, for a twin job, until every
 //! device has received the change. Each run checks that every device did its
-//! part. The figure includes the work of the devices, which share the cores.
+//! part. The figure includes the work of the devices, which share the cores,
+//! and up to 2 ms until the end is noticed.
 //!
 //! ```text
 //! cargo bench -p benches --bench job_fan_out

@@ -22,7 +22,8 @@
 //!     token to check, and the hub matches answers to requests.
 //!   * `hub_job`: one job over all devices, created and followed over HTTP. The
 //!     hub itself sends the requests and keeps a record for each device, so
-//!     only two hops are on the network.
+//!     only two hops are on the network. Up to 2 ms pass until the service
+//!     notices the end.
 //!
 //! All topics are in use before the clock starts: the first message on a new
 //! topic costs rumqttd many times as much as the later ones. As it leaves Nagle's

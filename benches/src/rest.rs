@@ -94,6 +94,7 @@ impl RestConnection {
 
     /// Creates a job over all devices of a [`site::Site`], with `action` as the
     /// members that say what it does, and waits until the hub reports its end.
+    /// It is asked every millisecond, so the end is seen up to 2 ms late.
     ///
     /// # Panics
     /// When the job does not succeed on each of `devices` devices.
