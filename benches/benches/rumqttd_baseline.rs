@@ -33,8 +33,6 @@
 //! ```text
 //! cargo bench -p benches --bench rumqttd_baseline
 //! ```
-//!
-//! 1,000 devices need about 2,200 open files: `ulimit -n 4096`.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -20,12 +20,14 @@ use tokio::time::{Instant, sleep};
 /// How long anything may take before a bench gives up.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A multi-threaded runtime with as many threads as the machine has cores.
+/// A multi-threaded runtime with as many threads as the machine has cores, and
+/// room for the sockets of both ends of a thousand connections.
 ///
 /// # Panics
 /// When the operating system gives no threads.
 #[must_use]
 pub fn runtime() -> Runtime {
+    mqtt_wire::raise_descriptor_limit();
     Builder::new_multi_thread()
         .enable_all()
         .build()
