@@ -21,9 +21,7 @@ async fn start() -> (Hub, Rest, Rest) {
 }
 
 async fn get(anybody: &Rest, path: &str) -> Value {
-    let reply = anybody.exactly("GET", path).send().await;
-    assert_eq!(reply.status, 200, "{path}: {}", reply.text());
-    serde_json::from_slice(&reply.body).unwrap()
+    anybody.exactly("GET", path).send().await.ok()
 }
 
 #[tokio::test]
