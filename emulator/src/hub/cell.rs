@@ -206,8 +206,10 @@ impl Endpoint {
         true
     }
 
-    /// Ends the live connection, if any, from the hub's side.
+    /// Ends the live connection, if any, from the hub's side, and lets those
+    /// who wait for one look again at whether it can still come.
     pub(crate) fn disconnect(&mut self, reason: CloseReason, now: Timestamp) {
+        self.waiting.clear();
         if self.end_session(reason) {
             self.connection.state = ConnectionState::Disconnected;
             self.connection.state_updated = now;
@@ -278,13 +280,16 @@ impl Endpoint {
     /// Sends a method request if the endpoint accepts methods.
     ///
     /// # Errors
-    /// Too many calls in flight, or too many callers waiting for the device.
+    /// `DeviceNotOnline` when it does not and the caller does not wait. Too many calls in flight, or too many callers waiting for the device.
     pub(crate) fn begin_call(&mut self, call: &MethodCall, cap: usize) -> Result<CallStep, ServiceError> {
         let Some(session) = self
             .session
             .as_deref_mut()
             .filter(|s| s.filters.contains(Filter::Methods))
         else {
+            if call.connect_timeout.is_zero() {
+                return Err(method::not_online(call.connect_timeout));
+            }
             self.waiting.retain(|w| !w.is_closed());
             if self.waiting.len() >= limits::METHODS_WAITING {
                 return Err(ServiceError::new(

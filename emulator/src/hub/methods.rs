@@ -53,9 +53,6 @@ impl HubState {
                         outcome,
                     );
                 }
-                CallStep::Offline(_) if call.connect_timeout.is_zero() => {
-                    return Err(method::not_online(call.connect_timeout));
-                }
                 CallStep::Offline(online) => {
                     if self.clock.timeout_at(connect_deadline, online).await.is_err() {
                         return Err(method::not_online(call.connect_timeout));

@@ -295,6 +295,22 @@ async fn a_waiting_call_ends_when_its_target_is_deleted() {
 }
 
 #[tokio::test]
+async fn a_waiting_call_ends_when_its_device_is_disabled() {
+    let (hub, rest) = start().await;
+    let body = json!({"methodName": "m", "connectTimeoutInSeconds": 300});
+    let waiting = rest.call("POST", "/twins/d/methods").json(&body).start().await;
+    begun(&hub, 1).await;
+    let disabled = json!({"deviceId": "d", "status": "disabled"});
+    rest.call("PUT", "/devices/d")
+        .if_match("*")
+        .json(&disabled)
+        .send()
+        .await
+        .ok();
+    waiting.reply().await.refused_in_detail(ErrorCode::DeviceNotFound);
+}
+
+#[tokio::test]
 async fn a_device_has_a_cap_on_callers_that_wait_for_it() {
     let (hub, rest) = start().await;
     let patient = json!({"methodName": "m", "connectTimeoutInSeconds": 300});
@@ -312,6 +328,14 @@ async fn a_device_has_a_cap_on_callers_that_wait_for_it() {
         details.message,
         "100 callers wait for the device to connect already"
     );
+    // Who does not wait takes no place.
+    let impatient = json!({"methodName": "m"});
+    let refused = rest
+        .call("POST", "/twins/d/methods")
+        .json(&impatient)
+        .send()
+        .await;
+    refused.refused_in_detail(ErrorCode::DeviceNotOnline);
     drop(waiting);
     wait_for("a free place", async || {
         let mut reply = std::pin::pin!(call().start().await.reply());
