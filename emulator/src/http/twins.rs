@@ -50,7 +50,7 @@ fn write(
     if_match: &IfMatch,
 ) -> Result<JsonReply, HttpError> {
     // An unknown device is reported before a bad body.
-    app.hub.twin(target)?;
+    app.hub.check_twin(target)?;
     let patch = TwinPatch::from_json(body)?;
     Ok(reply(app.hub.write_twin(target, write, &patch, if_match)?))
 }

@@ -34,6 +34,16 @@ impl HubState {
         twin_reply(&state, target)
     }
 
+    /// Whether there is such a twin.
+    ///
+    /// # Errors
+    /// As [`HubState::twin`].
+    pub(crate) fn check_twin(&self, target: &Target) -> Result<(), ServiceError> {
+        let cell = self.registry.cell(&target.device)?;
+        let state = cell.lock();
+        twin_document(&state, target).map(|_| ())
+    }
+
     /// Changes tags and desired properties; connected subscribers are told.
     ///
     /// # Errors

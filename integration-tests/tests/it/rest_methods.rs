@@ -10,25 +10,9 @@ use hub_core::topic::Filter;
 use serde_json::{Value, json};
 
 use crate::support::answering::{Answer, AnsweringDevice};
-use crate::support::rest::{Details, Reply, Rest};
-use crate::support::{start_hub, wait_for};
-
-/// A hub with a device `d` that has a module `m`.
-async fn start() -> (Hub, Rest) {
-    let hub = start_hub().await;
-    let rest = Rest::of(&hub);
-    rest.create("d").await;
-    rest.put("/devices/d/modules/m", &json!({})).await.ok();
-    (hub, rest)
-}
-
-async fn invoke(rest: &Rest, body: &Value) -> Reply {
-    rest.post("/twins/d/methods", body).await
-}
-
-fn call(name: &str) -> Value {
-    json!({ "methodName": name })
-}
+use crate::support::methods::{call, invoke, start};
+use crate::support::rest::Details;
+use crate::support::wait_for;
 
 /// Waits until `count` calls have begun. A call that has begun has set its
 /// deadlines: nothing between the two lets another task run.

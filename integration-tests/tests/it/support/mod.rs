@@ -4,6 +4,7 @@ pub mod answering;
 pub mod back_end;
 pub mod device;
 pub mod jobs;
+pub mod methods;
 pub mod rest;
 pub mod transport;
 
