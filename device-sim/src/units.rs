@@ -1,41 +1,12 @@
-//! Durations and shares as people write them on a command line and in the
-//! behaviour file.
+//! Shares as people write them on a command line.
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
-/// Why a text is not a duration or a share.
+/// The text is not a percentage from 0 to 100.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum UnitError {
-    /// Not a number with one of the known units.
-    #[error("expected a duration such as 250ms, 10s, 5m or 1h")]
-    Duration,
-    /// Not a percentage from 0 to 100.
-    #[error("expected a share from 0% to 100%, such as 5% or 0.05")]
-    Share,
-}
-
-/// Reads a duration: a decimal number with `ms`, `s`, `m` or `h`; without a
-/// unit it is seconds. At most a year.
-///
-/// # Errors
-/// [`UnitError::Duration`].
-pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
-    const UNITS: [(&str, f64); 4] = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
-    const YEAR: f64 = 366.0 * 24.0 * 3600.0;
-
-    let text = text.trim();
-    let (number, unit) = UNITS
-        .iter()
-        .find_map(|(name, seconds)| Some((text.strip_suffix(name)?, *seconds)))
-        .unwrap_or((text, 1.0));
-    let seconds = decimal(number).ok_or(UnitError::Duration)? * unit;
-    if seconds > YEAR {
-        return Err(UnitError::Duration);
-    }
-    Duration::try_from_secs_f64(seconds).map_err(|_| UnitError::Duration)
-}
+#[error("expected a share from 0% to 100%, such as 5% or 0.05")]
+pub struct ShareError;
 
 /// A part of a whole, from 0 to 1. Read from `5%` or `0.05`.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]
@@ -48,12 +19,12 @@ impl Share {
     /// A share given as a number from 0 to 1.
     ///
     /// # Errors
-    /// [`UnitError::Share`] outside that range.
-    pub fn new(part: f64) -> Result<Self, UnitError> {
+    /// Outside that range.
+    pub fn new(part: f64) -> Result<Self, ShareError> {
         if (0.0..=1.0).contains(&part) {
             Ok(Self(part))
         } else {
-            Err(UnitError::Share)
+            Err(ShareError)
         }
     }
 
@@ -66,15 +37,15 @@ impl Share {
 }
 
 impl FromStr for Share {
-    type Err = UnitError;
+    type Err = ShareError;
 
-    fn from_str(text: &str) -> Result<Self, UnitError> {
+    fn from_str(text: &str) -> Result<Self, ShareError> {
         let text = text.trim();
         let part = match text.strip_suffix('%') {
             Some(percent) => decimal(percent.trim_end()).map(|n| n / 100.0),
             None => decimal(text),
         };
-        Self::new(part.ok_or(UnitError::Share)?)
+        Self::new(part.ok_or(ShareError)?)
     }
 }
 
@@ -99,24 +70,6 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn durations_have_units_and_default_to_seconds() {
-        for (text, millis) in [
-            ("250ms", 250),
-            ("10s", 10_000),
-            ("1.5s", 1500),
-            ("2m", 120_000),
-            ("1h", 3_600_000),
-            (" 7 ", 7000),
-            ("0", 0),
-        ] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for text in ["", "s", "-1s", "1d", "inf", "1e3", "nan", "9000h", "1 s", "..1"] {
-            assert_eq!(parse_duration(text), Err(UnitError::Duration), "{text}");
-        }
-    }
-
-    #[test]
     fn shares_are_percentages_or_fractions() {
         for (text, of_1000) in [
             ("5%", 50),
@@ -129,14 +82,13 @@ mod tests {
             assert_eq!(text.parse::<Share>().unwrap().of(1000), of_1000, "{text}");
         }
         for text in ["", "%", "101%", "1.1", "-1%", "5 percent"] {
-            assert_eq!(text.parse::<Share>(), Err(UnitError::Share), "{text}");
+            assert_eq!(text.parse::<Share>(), Err(ShareError), "{text}");
         }
     }
 
     proptest! {
         #[test]
         fn arbitrary_text_never_panics(text in ".*") {
-            let _ = parse_duration(&text);
             let _ = text.parse::<Share>();
         }
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hub_core::limits;
 use hub_core::sas::Key;
@@ -60,6 +61,7 @@ pub struct HubBuilder {
     ports: Ports,
     data_dir: Option<PathBuf>,
     strictness: Strictness,
+    connack_delay: Duration,
     methods_in_flight: usize,
     telemetry: LogBounds,
     jobs: EngineSettings,
@@ -96,6 +98,7 @@ impl HubBuilder {
             ports: Ports::ANY,
             data_dir: None,
             strictness: Strictness::default(),
+            connack_delay: Duration::ZERO,
             methods_in_flight: limits::METHODS_IN_FLIGHT,
             telemetry: LogBounds::default(),
             jobs: EngineSettings::default(),
@@ -149,6 +152,16 @@ impl HubBuilder {
         self
     }
 
+    /// How long an MQTT client waits for its CONNACK; none by default. The
+    /// cloud is never as near as a loopback, and the reconnect logic of some
+    /// clients races with an answer that comes in microseconds. At most
+    /// [`limits::MQTT_CONNACK_DELAY`]: clients give up waiting.
+    #[must_use]
+    pub fn connack_delay(mut self, delay: Duration) -> Self {
+        self.connack_delay = delay.min(limits::MQTT_CONNACK_DELAY);
+        self
+    }
+
     /// Direct methods that may be in flight to one device;
     /// [`limits::METHODS_IN_FLIGHT`] by default. The service has such a cap but
     /// does not document it.
@@ -198,6 +211,7 @@ impl HubBuilder {
                 methods_in_flight: self.methods_in_flight,
                 telemetry: self.telemetry,
                 strictness: self.strictness,
+                connack_delay: self.connack_delay,
             },
             clock,
         ));

@@ -25,6 +25,8 @@ mod server;
 mod tls;
 mod tracking;
 
+use std::path::Path;
+
 pub use self::builder::{HubBuilder, Listen, Ports, StartError};
 pub use self::hub::Strictness;
 pub use self::hub::counters::CounterValues;
@@ -32,3 +34,12 @@ pub use self::hub::telemetry::{LogBounds, TelemetryMessage};
 pub use self::import::{ImportError, Imported};
 pub use self::server::{DEVELOPMENT_KEY, Hub, MemoryConnector, OWNER_POLICY};
 pub use self::tls::TlsError;
+
+/// The development CA kept in `directory`, which a hub with this data
+/// directory uses: PEM of its certificate. It is made when there is none.
+///
+/// # Errors
+/// When its files cannot be read, written or understood.
+pub fn development_ca(directory: &Path) -> Result<String, TlsError> {
+    tls::Authority::load_or_create(directory).map(|authority| authority.pem)
+}

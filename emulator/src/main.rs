@@ -9,6 +9,8 @@
 mod cli {
     pub(crate) mod args;
     pub(crate) mod info;
+    pub(crate) mod ports;
+    pub(crate) mod trust;
 }
 
 use std::io::IsTerminal as _;
@@ -18,12 +20,23 @@ use std::time::Instant;
 use clap::Parser as _;
 use emulator::{Hub, HubBuilder};
 
-use crate::cli::args::Args;
+use crate::cli::args::{Args, Command};
 use crate::cli::info::{Info, write_info};
+use crate::cli::{ports, trust};
 
 fn main() -> ExitCode {
     let started = Instant::now();
     let args = Args::parse();
+    let done = match &args.command {
+        Some(Command::Trust(trust)) => Some(trust::run(trust, &args.data_dir())),
+        Some(Command::Ports(ports)) => Some(ports::run(ports)),
+        None => None,
+    };
+    match done {
+        Some(Ok(())) => return ExitCode::SUCCESS,
+        Some(Err(message)) => return fail(&message),
+        None => {}
+    }
     tracing_subscriber::fmt()
         .with_env_filter(&args.log)
         .with_writer(std::io::stderr)
@@ -53,6 +66,7 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
         .address(args.address)
         .ports(args.ports())
         .strictness(args.strictness())
+        .connack_delay(args.connack_delay)
         .jobs(args.jobs())
         .data_dir(&data_dir);
     if let Some(cap) = args.methods_in_flight {

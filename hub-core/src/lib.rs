@@ -11,6 +11,7 @@
 //! [`query`] selects devices and [`job`] runs an action over them.
 
 pub mod connection_string;
+pub mod duration;
 pub mod error;
 pub mod ids;
 pub mod job;

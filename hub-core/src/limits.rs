@@ -87,6 +87,9 @@ pub const MQTT_CONNECT_BYTES: u32 = 16 * 1024;
 /// How long a peer may take from opening a connection to CONNECT; the
 /// service's guides name 30 s for MQTT 5.
 pub const MQTT_CONNECT_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest delay of a CONNACK that can be asked for; the emulator's own, well
+/// within the time that SDKs wait for it.
+pub const MQTT_CONNACK_DELAY: Duration = Duration::from_secs(20);
 /// Greatest keep-alive that the hub grants, also used when a client asks for
 /// none (MQTT: 1.5 times the client's value, at most 1767 s).
 pub const MQTT_KEEP_ALIVE_MAX: Duration = Duration::from_secs(1767);

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hub_core::duration::{self, DurationError};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Behaviour, MethodAnswer, Telemetry};
-use crate::units::{UnitError, parse_duration};
 
 /// Why a text does not describe a behaviour.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,7 @@ pub enum BehaviourError {
         /// The method's name.
         name: String,
         /// What is wrong with it.
-        source: UnitError,
+        source: DurationError,
     },
 }
 
@@ -78,9 +78,9 @@ impl<'de> Deserialize<'de> for Interval {
         let text = match Value::deserialize(deserializer)? {
             Value::String(text) => text,
             Value::Number(seconds) => seconds.to_string(),
-            _ => return Err(serde::de::Error::custom(UnitError::Duration)),
+            _ => return Err(serde::de::Error::custom(DurationError)),
         };
-        parse_duration(&text).map(Self).map_err(serde::de::Error::custom)
+        duration::parse(&text).map(Self).map_err(serde::de::Error::custom)
     }
 }
 
@@ -182,7 +182,7 @@ fn body_and_delay(name: &str, text: &str) -> Result<(Bytes, Duration), Behaviour
         "" => Duration::ZERO,
         rest => {
             let rest = rest.strip_prefix(':').ok_or(BehaviourError::MethodForm)?;
-            parse_duration(rest).map_err(|source| BehaviourError::MethodDelay {
+            duration::parse(rest).map_err(|source| BehaviourError::MethodDelay {
                 name: name.to_owned(),
                 source,
             })?

@@ -3,11 +3,16 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use emulator::{DEVELOPMENT_KEY, Listen, Ports, StartError, Strictness};
 use hub_core::job::{CancelRunning, PartialFailure};
+use hub_core::{duration, limits};
 use job_service::EngineSettings;
+
+use super::ports::PortsArgs;
+use super::trust::TrustArgs;
 
 /// The port that SDKs use for REST and WebSockets, and what to take when it
 /// cannot be had.
@@ -20,8 +25,10 @@ const HTTPS_FALLBACK: u16 = 8443;
 /// Everything is kept in memory and listens on 127.0.0.1 only. Stop it with
 /// Ctrl-C.
 #[derive(Debug, Parser)]
-#[command(name = "iothub-emulator", version, after_help = EXAMPLES)]
+#[command(name = "iothub-emulator", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
     /// Port for MQTT over TLS, the one that SDKs use; 0 means any free port
     #[arg(long, value_name = "PORT", default_value_t = 8883)]
     mqtts_port: u16,
@@ -45,7 +52,7 @@ pub(crate) struct Args {
     pub(crate) address: IpAddr,
     /// Directory for the development CA, kept between runs so that clients
     /// need to trust it only once [default: the user's data directory]
-    #[arg(long, value_name = "DIR", env = "IOTHUB_EMULATOR_DATA")]
+    #[arg(long, global = true, value_name = "DIR", env = "IOTHUB_EMULATOR_DATA")]
     data_dir: Option<PathBuf>,
     /// Key of the shared access policies (iothubowner and the others), base64
     /// of 16 to 64 bytes
@@ -67,6 +74,10 @@ pub(crate) struct Args {
     /// the connection as the service does
     #[arg(long)]
     lenient: bool,
+    /// Let MQTT clients wait this long for their CONNACK, such as 250ms, 20s at
+    /// most: some clients' reconnect logic races with a hub that answers at once
+    #[arg(long, value_name = "TIME", value_parser = connack_delay, default_value = "0s", hide_default_value = true)]
+    pub(crate) connack_delay: Duration,
     /// Direct methods that may be in flight to one device at once [default: 10]
     #[arg(long, value_name = "N")]
     pub(crate) methods_in_flight: Option<NonZeroUsize>,
@@ -86,6 +97,13 @@ pub(crate) struct Args {
         default_value = "warn"
     )]
     pub(crate) log: String,
+}
+
+/// What the program does instead of serving.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Trust(TrustArgs),
+    Ports(PortsArgs),
 }
 
 /// When failed devices make their job fail.
@@ -175,6 +193,14 @@ impl Args {
         };
         format!("{error}\n  {hint}")
     }
+}
+
+fn connack_delay(text: &str) -> Result<Duration, String> {
+    let delay = duration::parse(text).map_err(|e| e.to_string())?;
+    if delay > limits::MQTT_CONNACK_DELAY {
+        return Err(format!("at most {} s", limits::MQTT_CONNACK_DELAY.as_secs()));
+    }
+    Ok(delay)
 }
 
 #[cfg(test)]

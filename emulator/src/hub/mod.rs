@@ -20,6 +20,8 @@ pub(crate) mod session;
 pub(crate) mod telemetry;
 pub(crate) mod twins;
 
+use std::time::Duration;
+
 use hub_core::error::{ErrorCode, ServiceError};
 use job_service::Clock;
 
@@ -51,6 +53,8 @@ pub(crate) struct HubSettings {
     pub(crate) methods_in_flight: usize,
     pub(crate) telemetry: LogBounds,
     pub(crate) strictness: Strictness,
+    /// How long an MQTT client waits for its CONNACK.
+    pub(crate) connack_delay: Duration,
 }
 
 /// Everything that a hub knows.

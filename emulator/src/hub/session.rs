@@ -218,6 +218,7 @@ mod tests {
             methods_in_flight: limits::METHODS_IN_FLIGHT,
             telemetry: LogBounds::default(),
             strictness: crate::Strictness::Strict,
+            connack_delay: std::time::Duration::ZERO,
         };
         let hub = Arc::new(HubState::new(settings, Clock::manual(Timestamp::NEVER)));
         let id = DeviceId::parse("d").unwrap();

@@ -15,7 +15,7 @@ use bytes::{Buf, BytesMut};
 use hub_core::limits;
 use mqtt_wire::{ConnectAck, ConnectAckReason, Packet, PacketBuffer, WireError, encode, fill};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::handshake::{self, Accepted, Refusal};
 use super::protocol::{self, Next, Violation};
@@ -118,7 +118,13 @@ where
 {
     let decision = loop {
         match packets.next_packet() {
-            Ok(Some(Packet::Connect(connect))) => break handshake::decide(hub, &connect),
+            Ok(Some(Packet::Connect(connect))) => {
+                let delay = hub.settings.connack_delay;
+                if !delay.is_zero() {
+                    sleep(delay).await;
+                }
+                break handshake::decide(hub, &connect);
+            }
             // Anything else first is not an MQTT client of ours.
             Ok(Some(_)) => return None,
             Ok(None) => {

@@ -2,6 +2,7 @@
 //! return code, and what happens to a peer that does not even send a CONNECT.
 
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use bytes::Bytes;
 use emulator::{DEVELOPMENT_KEY, Hub};
@@ -10,6 +11,7 @@ use hub_core::sas::{self, Key};
 use mqtt_wire::{Connect, ConnectAckReason, LastWill, Packet, QoS, publish_qos0};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::support::back_end::BackEnd;
 use crate::support::device::{Device, Identity, KEY, OTHER_KEY, bytes_of, expect_closed_after, unix_now};
@@ -516,6 +518,16 @@ async fn whoever_says_nothing_is_closed_after_the_deadline() {
     expect_closed_after(&mut silent, limits::MQTT_CONNECT_DEADLINE).await;
     soon("the end of the slow connection", slow.closed()).await;
     assert_eq!(hub.counters().connects_refused, 0);
+}
+
+#[tokio::test]
+async fn an_answer_may_be_delayed_for_clients_that_race_with_it() {
+    let delay = Duration::from_millis(50);
+    let hub = Hub::builder().connack_delay(delay).start().await.unwrap();
+    let identity = Identity::create(&hub, "d");
+    let asked = Instant::now();
+    let (_device, _) = Device::connected(&hub, identity.connect()).await;
+    assert!(asked.elapsed() >= delay);
 }
 
 #[tokio::test]

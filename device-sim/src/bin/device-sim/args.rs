@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use device_sim::transport::{Endpoint, Scheme};
-use device_sim::units::{Share, parse_duration};
+use device_sim::units::Share;
+use hub_core::duration;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -170,7 +171,7 @@ pub(crate) struct BehaviourArgs {
     pub(crate) reflect: bool,
 
     /// Send telemetry at this interval, such as 10s
-    #[arg(long, value_parser = parse_duration, value_name = "INTERVAL")]
+    #[arg(long, value_parser = duration::parse, value_name = "INTERVAL")]
     pub(crate) telemetry: Option<Duration>,
 
     /// Do not read the twin after connecting
@@ -182,7 +183,7 @@ pub(crate) struct BehaviourArgs {
     pub(crate) keep_alive: u16,
 
     /// How long tokens are valid; devices reconnect with a new one in time
-    #[arg(long, value_parser = parse_duration, default_value = "1h", value_name = "DURATION")]
+    #[arg(long, value_parser = duration::parse, default_value = "1h", value_name = "DURATION")]
     pub(crate) token_lifetime: Duration,
 }
 
@@ -190,11 +191,11 @@ pub(crate) struct BehaviourArgs {
 #[command(next_help_heading = "How long, and what is printed")]
 pub(crate) struct RunArgs {
     /// End after this time, counted from when all devices are connected
-    #[arg(long, value_parser = parse_duration)]
+    #[arg(long, value_parser = duration::parse)]
     pub(crate) duration: Option<Duration>,
 
     /// How long connecting the fleet may take before it counts as failed
-    #[arg(long, value_parser = parse_duration, default_value = "5m", value_name = "DURATION")]
+    #[arg(long, value_parser = duration::parse, default_value = "5m", value_name = "DURATION")]
     pub(crate) ready_timeout: Duration,
 
     /// Form of the report at the end
