@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use hub_core::c2d::Settings as CloudToDeviceSettings;
 use hub_core::limits;
 use hub_core::sas::Key;
 use job_service::{Clock, EngineSettings};
@@ -63,6 +64,7 @@ pub struct HubBuilder {
     methods_in_flight: usize,
     telemetry: LogBounds,
     jobs: EngineSettings,
+    c2d: CloudToDeviceSettings,
 }
 
 /// Why a hub did not start.
@@ -99,6 +101,7 @@ impl HubBuilder {
             methods_in_flight: limits::METHODS_IN_FLIGHT,
             telemetry: LogBounds::default(),
             jobs: EngineSettings::default(),
+            c2d: CloudToDeviceSettings::default(),
         }
     }
 
@@ -172,6 +175,13 @@ impl HubBuilder {
         self
     }
 
+    /// How cloud-to-device messages and their feedback are kept.
+    #[must_use]
+    pub fn cloud_to_device(mut self, settings: CloudToDeviceSettings) -> Self {
+        self.c2d = settings;
+        self
+    }
+
     /// Binds all ports and starts serving. When this returns, clients can connect.
     ///
     /// # Errors
@@ -198,6 +208,7 @@ impl HubBuilder {
                 methods_in_flight: self.methods_in_flight,
                 telemetry: self.telemetry,
                 strictness: self.strictness,
+                c2d: self.c2d,
             },
             clock,
         ));

@@ -54,6 +54,7 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
         .ports(args.ports())
         .strictness(args.strictness())
         .jobs(args.jobs())
+        .cloud_to_device(args.cloud_to_device())
         .data_dir(&data_dir);
     if let Some(cap) = args.methods_in_flight {
         builder = builder.methods_in_flight(cap.get());

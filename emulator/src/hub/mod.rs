@@ -8,6 +8,7 @@
 //! device's [`outbox`]. Nothing here knows MQTT or HTTP.
 
 pub(crate) mod access;
+pub(crate) mod c2d;
 pub(crate) mod cell;
 pub(crate) mod counters;
 pub(crate) mod fleet;
@@ -20,10 +21,12 @@ pub(crate) mod session;
 pub(crate) mod telemetry;
 pub(crate) mod twins;
 
+use hub_core::c2d::Settings as CloudToDeviceSettings;
 use hub_core::error::{ErrorCode, ServiceError};
 use job_service::Clock;
 
 use self::access::Policies;
+use self::c2d::CloudToDevice;
 use self::counters::Counters;
 use self::outbox::CloseReason;
 use self::registry::Registry;
@@ -51,6 +54,7 @@ pub(crate) struct HubSettings {
     pub(crate) methods_in_flight: usize,
     pub(crate) telemetry: LogBounds,
     pub(crate) strictness: Strictness,
+    pub(crate) c2d: CloudToDeviceSettings,
 }
 
 /// Everything that a hub knows.
@@ -60,12 +64,14 @@ pub(crate) struct HubState {
     pub(crate) registry: Registry,
     pub(crate) counters: Counters,
     pub(crate) telemetry: TelemetryLog,
+    pub(crate) c2d: CloudToDevice,
 }
 
 impl HubState {
     pub(crate) fn new(settings: HubSettings, clock: Clock) -> Self {
         Self {
             telemetry: TelemetryLog::new(settings.telemetry),
+            c2d: CloudToDevice::new(settings.c2d.feedback),
             settings,
             clock,
             registry: Registry::default(),
@@ -83,8 +89,10 @@ impl HubState {
             registry: _,
             counters,
             telemetry,
+            c2d,
         } = self;
         self.clear_registry(CloseReason::Shutdown);
+        c2d.clear();
         telemetry.clear();
         counters.reset();
         clock.reset();
