@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hub_core::c2d::Settings as CloudToDeviceSettings;
 use hub_core::limits;
 use hub_core::sas::Key;
 use job_service::{Clock, EngineSettings};
@@ -65,6 +66,7 @@ pub struct HubBuilder {
     methods_in_flight: usize,
     telemetry: LogBounds,
     jobs: EngineSettings,
+    c2d: CloudToDeviceSettings,
 }
 
 /// Why a hub did not start.
@@ -102,6 +104,7 @@ impl HubBuilder {
             methods_in_flight: limits::METHODS_IN_FLIGHT,
             telemetry: LogBounds::default(),
             jobs: EngineSettings::default(),
+            c2d: CloudToDeviceSettings::default(),
         }
     }
 
@@ -185,6 +188,13 @@ impl HubBuilder {
         self
     }
 
+    /// How cloud-to-device messages and their feedback are kept.
+    #[must_use]
+    pub fn cloud_to_device(mut self, settings: CloudToDeviceSettings) -> Self {
+        self.c2d = settings;
+        self
+    }
+
     /// Binds all ports and starts serving. When this returns, clients can connect.
     ///
     /// # Errors
@@ -212,6 +222,7 @@ impl HubBuilder {
                 telemetry: self.telemetry,
                 strictness: self.strictness,
                 connack_delay: self.connack_delay,
+                c2d: self.c2d,
             },
             clock,
         ));

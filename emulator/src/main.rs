@@ -68,6 +68,7 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
         .strictness(args.strictness())
         .connack_delay(args.connack_delay)
         .jobs(args.jobs())
+        .cloud_to_device(args.cloud_to_device())
         .data_dir(&data_dir);
     if let Some(cap) = args.methods_in_flight {
         builder = builder.methods_in_flight(cap.get());

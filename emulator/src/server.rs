@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use hub_core::c2d::Draft;
 use hub_core::error::ServiceError;
-use hub_core::ids::DeviceId;
+use hub_core::ids::{DeviceId, Target};
+use hub_core::property_bag::MessageProperties;
 use hub_core::registry::{DeviceSpec, IfMatch};
 use hub_core::time::Timestamp;
 use hyper::server::conn::http1;
@@ -27,7 +30,7 @@ use crate::hub::counters::CounterValues;
 use crate::hub::outbox::CloseReason;
 use crate::hub::telemetry::TelemetryMessage;
 use crate::import::{ImportError, Imported};
-use crate::{import, listen, mqtt};
+use crate::{hub, import, listen, mqtt};
 
 /// The well-known key of the default policies, for development only. It may
 /// stand in a repository and in connection strings because it protects nothing
@@ -109,6 +112,8 @@ pub(crate) fn start(
     let acceptor = TlsAcceptor::from(tls);
     let router = http::router(app.clone());
 
+    let timekeeper = hub::c2d::keep_time(app.hub.clone());
+    tasks.spawn(stop.clone().run_until_cancelled_owned(timekeeper));
     let hub = app.hub.clone();
     spawn(mqtt, &tasks, &stop, move |stream| {
         mqtt::serve(stream, hub.clone())
@@ -284,6 +289,27 @@ impl Hub {
     /// Names the line or the identity that is not acceptable.
     pub fn import(&self, text: &str) -> Result<Imported, ImportError> {
         import::import(&self.app.hub, text)
+    }
+
+    /// Sends a message to a device or module and gives its sequence number. It
+    /// waits there, at most until its expiry ([`SystemProperty::Expiry`],
+    /// otherwise the hub's default), until the device has completed it.
+    /// [`SystemProperty::Ack`] asks for feedback.
+    ///
+    /// [`SystemProperty::Expiry`]: hub_core::property_bag::SystemProperty::Expiry
+    /// [`SystemProperty::Ack`]: hub_core::property_bag::SystemProperty::Ack
+    ///
+    /// # Errors
+    /// When the receiver does not exist, 50 messages wait for it already, or
+    /// the message is too large or has a property that is not acceptable.
+    pub fn send_to_device(
+        &self,
+        target: &Target,
+        properties: MessageProperties,
+        body: impl Into<Bytes>,
+    ) -> Result<u64, ServiceError> {
+        let draft = Draft::new(properties, body.into())?;
+        self.app.hub.send_to_device(target, draft)
     }
 
     /// Opens an in-memory connection to the hub's MQTT front.

@@ -65,6 +65,10 @@ error_codes! {
     IotHubUnauthorized = 401_003,
     /// The hub holds as many identities as it may.
     IotHubQuotaExceeded = 403_002,
+    /// As many cloud-to-device messages wait for the device as may.
+    DeviceMaximumQueueDepthExceeded = 403_004,
+    /// A message's expiry is over, or too far ahead.
+    InvalidMessageExpiryTime = 403_009,
     /// The tier does not have this operation.
     OperationNotAvailableInCurrentTier = 403_010,
     /// Too many method calls in flight to one device.
@@ -89,6 +93,8 @@ error_codes! {
     ModuleAlreadyExistsOnDevice = 409_301,
     /// The ETag does not match.
     PreconditionFailed = 412_001,
+    /// The message is not held under this token, or not any more.
+    DeviceMessageLockLost = 412_002,
     /// The job is in a state that does not allow this.
     JobRunPreconditionFailed = 412_003,
     /// The body exceeds the limit.

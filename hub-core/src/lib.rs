@@ -7,9 +7,10 @@
 //!
 //! Reading order: [`ids`], [`time`] and [`error`] are the vocabulary;
 //! [`sas`], [`topic`] and [`property_bag`] read what clients send;
-//! [`registry`], [`twin`] and [`method`] hold a device's state;
+//! [`registry`], [`twin`], [`method`] and [`c2d`] hold a device's state;
 //! [`query`] selects devices and [`job`] runs an action over them.
 
+pub mod c2d;
 pub mod connection_string;
 pub mod duration;
 pub mod error;

@@ -97,6 +97,37 @@ pub const MQTT_KEEP_ALIVE_MAX: Duration = Duration::from_secs(1767);
 /// visibly; the emulator takes the number of its MQTT 5 preview.
 pub const MQTT_SUBSCRIPTIONS: usize = 50;
 
+/// Messages of one device or module that wait or are held (quotas: 50).
+pub const C2D_QUEUE_DEPTH: usize = 50;
+/// Bytes of a cloud-to-device message (quotas: 64 KB).
+pub const C2D_MESSAGE_BYTES: usize = 64 * 1024;
+/// Bytes of a cloud-to-device message's properties as a property bag; the
+/// emulator's own, so that the topic stays below MQTT's 65,535 bytes.
+pub const C2D_BAG_BYTES: usize = 64_000;
+/// Characters of a message id (message format guide).
+pub const MESSAGE_ID_CHARS: usize = 128;
+/// How long a receiver may hold a message before it is delivered again
+/// (cloud-to-device guide: one minute, not configurable).
+pub const C2D_LOCK: Duration = Duration::from_secs(60);
+/// How long messages and feedback wait when nothing else is said
+/// (cloud-to-device guide: one hour).
+pub const C2D_TTL_DEFAULT: Duration = Duration::from_secs(3600);
+/// Farthest expiry of a message (cloud-to-device guide: two days).
+pub const C2D_TTL_MAX: Duration = Duration::from_secs(2 * 24 * 3600);
+/// Deliveries of a message or feedback batch when nothing else is said
+/// (cloud-to-device guide: 10).
+pub const C2D_DELIVERIES_DEFAULT: u32 = 10;
+/// Messages that a connection may hold at once; the number that the Edge hub
+/// uses.
+pub const C2D_IN_FLIGHT: usize = 16;
+/// Bytes that a connection may hold at once, beyond its first message; the
+/// emulator's own, well below what may wait in a device's outbox.
+pub const C2D_IN_FLIGHT_BYTES: usize = 256 * 1024;
+/// Records of one feedback batch (cloud-to-device guide: 64).
+pub const FEEDBACK_BATCH_RECORDS: usize = 64;
+/// Feedback batches that wait for a reader; the emulator's own.
+pub const FEEDBACK_BATCHES: usize = 256;
+
 /// Bytes of an HTTP request body (bulk registration of 100 devices with full
 /// twins is the largest legal one); the emulator's own.
 pub const HTTP_BODY_BYTES: usize = 8 * 1024 * 1024;

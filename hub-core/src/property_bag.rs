@@ -135,6 +135,18 @@ impl MessageProperties {
         Ok(properties)
     }
 
+    /// Bytes as the service counts them: values of system properties, names
+    /// and values of application properties.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let system: usize = self.system.values().map(String::len).sum();
+        let application = self
+            .application
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
+        system + application.sum::<usize>()
+    }
+
     /// Writes the bag: system properties in their order, then application
     /// properties by name.
     #[must_use]

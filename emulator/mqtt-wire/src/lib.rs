@@ -126,17 +126,30 @@ pub fn encode(packet: Packet, out: &mut BytesMut) -> Result<(), WireError> {
 /// A PUBLISH without acknowledgement.
 #[must_use]
 pub fn publish_qos0(topic: impl Into<ByteString>, payload: Bytes) -> Packet {
-    publish(topic, payload, QoS::AtMostOnce, None)
+    Packet::Publish(publish(topic, payload, QoS::AtMostOnce, None))
 }
 
 /// A PUBLISH to be acknowledged under `packet_id`.
 #[must_use]
 pub fn publish_qos1(topic: impl Into<ByteString>, payload: Bytes, packet_id: NonZeroU16) -> Packet {
-    publish(topic, payload, QoS::AtLeastOnce, Some(packet_id))
+    Packet::Publish(publish(topic, payload, QoS::AtLeastOnce, Some(packet_id)))
 }
 
-fn publish(topic: impl Into<ByteString>, payload: Bytes, qos: QoS, packet_id: Option<NonZeroU16>) -> Packet {
-    Packet::Publish(Box::new(Publish {
+/// A PUBLISH that may have arrived before under the same `packet_id`: DUP is set.
+#[must_use]
+pub fn publish_again(topic: impl Into<ByteString>, payload: Bytes, packet_id: NonZeroU16) -> Packet {
+    let mut publish = publish(topic, payload, QoS::AtLeastOnce, Some(packet_id));
+    publish.dup = true;
+    Packet::Publish(publish)
+}
+
+fn publish(
+    topic: impl Into<ByteString>,
+    payload: Bytes,
+    qos: QoS,
+    packet_id: Option<NonZeroU16>,
+) -> Box<Publish> {
+    Box::new(Publish {
         dup: false,
         retain: false,
         qos,
@@ -144,7 +157,7 @@ fn publish(topic: impl Into<ByteString>, payload: Bytes, qos: QoS, packet_id: Op
         packet_id,
         payload,
         properties: None,
-    }))
+    })
 }
 
 /// The CONNECT of an MQTT 3.1.1 client that authenticates with a user name

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use emulator::{DEVELOPMENT_KEY, Listen, Ports, StartError, Strictness};
+use hub_core::c2d;
 use hub_core::job::{CancelRunning, PartialFailure};
 use hub_core::{duration, limits};
 use job_service::EngineSettings;
@@ -81,6 +82,14 @@ pub(crate) struct Args {
     /// Direct methods that may be in flight to one device at once [default: 10]
     #[arg(long, value_name = "N")]
     pub(crate) methods_in_flight: Option<NonZeroUsize>,
+    /// How long a cloud-to-device message waits that names no expiry of its
+    /// own, 60 to 172800 seconds [default: 3600]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(60..=172_800))]
+    c2d_ttl: Option<u64>,
+    /// Abandoned deliveries after which a cloud-to-device message is given up,
+    /// 1 to 100 [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    c2d_max_delivery_count: Option<u32>,
     /// When failed devices make their job `failed`; otherwise it ends
     /// `completed` and only its statistics and records tell
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = JobFails::All)]
@@ -143,6 +152,15 @@ impl Args {
             Strictness::Lenient
         } else {
             Strictness::Strict
+        }
+    }
+
+    pub(crate) fn cloud_to_device(&self) -> c2d::Settings {
+        let default = c2d::Settings::default();
+        c2d::Settings {
+            default_ttl: self.c2d_ttl.map_or(default.default_ttl, Duration::from_secs),
+            max_delivery_count: self.c2d_max_delivery_count.unwrap_or(default.max_delivery_count),
+            ..default
         }
     }
 

@@ -8,9 +8,14 @@ use std::time::Duration;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hub_core::c2d::Draft;
 use hub_core::error::ServiceError;
+use hub_core::ids::{DeviceId, IdError, ModuleId, Target};
+use hub_core::property_bag::{MessageProperties, SystemProperty};
 use hub_core::time::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::App;
@@ -82,6 +87,84 @@ fn system_properties(message: &TelemetryMessage) -> BTreeMap<&str, &str> {
         .iter()
         .map(|(property, value)| (property.key(), value.as_str()))
         .collect()
+}
+
+/// A message to a device as the admin endpoint takes it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct MessageToDevice {
+    device_id: String,
+    module_id: Option<String>,
+    /// The body as text; or, below, as base64 of any bytes.
+    body: Option<String>,
+    body_base64: Option<String>,
+    message_id: Option<String>,
+    correlation_id: Option<String>,
+    user_id: Option<String>,
+    content_type: Option<String>,
+    content_encoding: Option<String>,
+    expiry_time_utc: Option<String>,
+    ack: Option<String>,
+    #[serde(default)]
+    properties: BTreeMap<String, String>,
+}
+
+/// Sends a message to a device or module, as a back end does over AMQP.
+pub(super) async fn send_to_device(
+    State(app): State<App>,
+    JsonBody(body): JsonBody,
+) -> Result<JsonReply, HttpError> {
+    let message: MessageToDevice = serde_json::from_value(body)
+        .map_err(|e| ServiceError::invalid(format!("the body is not a message: {e}")))?;
+    let (target, draft) = message.parse()?;
+    let sequence = app.hub.send_to_device(&target, draft)?;
+    JsonReply::of(&json!({ "sequenceNumber": sequence }))
+}
+
+impl MessageToDevice {
+    fn parse(self) -> Result<(Target, Draft), ServiceError> {
+        let bad_id = |e: IdError| ServiceError::invalid(format!("bad id: {e}"));
+        let target = Target {
+            device: DeviceId::parse(&self.device_id).map_err(bad_id)?,
+            module: self
+                .module_id
+                .map(|id| ModuleId::parse(&id).map_err(bad_id))
+                .transpose()?,
+        };
+        let body = match (self.body, self.body_base64) {
+            (Some(_), Some(_)) => return Err(ServiceError::invalid("give either body or bodyBase64")),
+            (None, Some(base64)) => STANDARD
+                .decode(base64)
+                .map_err(|e| ServiceError::invalid(format!("bodyBase64: {e}")))?,
+            (text, None) => text.unwrap_or_default().into_bytes(),
+        };
+        if let Some(name) = self
+            .properties
+            .keys()
+            .find(|name| SystemProperty::from_key(name).is_some())
+        {
+            return Err(ServiceError::invalid(format!(
+                "{name} is no application property, it has a member of its own"
+            )));
+        }
+        let system = [
+            (SystemProperty::MessageId, self.message_id),
+            (SystemProperty::CorrelationId, self.correlation_id),
+            (SystemProperty::UserId, self.user_id),
+            (SystemProperty::ContentType, self.content_type),
+            (SystemProperty::ContentEncoding, self.content_encoding),
+            (SystemProperty::Expiry, self.expiry_time_utc),
+            (SystemProperty::Ack, self.ack),
+        ];
+        let properties = MessageProperties {
+            system: system
+                .into_iter()
+                .filter_map(|(property, value)| Some((property, value?)))
+                .collect(),
+            application: self.properties,
+        };
+        Ok((target, Draft::new(properties, body.into())?))
+    }
 }
 
 pub(super) async fn clock(State(app): State<App>) -> Result<JsonReply, HttpError> {

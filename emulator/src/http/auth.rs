@@ -7,11 +7,12 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use hub_core::error::ServiceError;
-use hub_core::ids::DeviceId;
+use hub_core::ids::{DeviceId, Target};
 use percent_encoding::percent_decode_str;
 
 use super::App;
 use super::error::HttpError;
+use super::request::TargetPath;
 use crate::hub::access::{Denied, Permission};
 
 /// The text of the `Authorization` header.
@@ -89,6 +90,27 @@ impl FromRequestParts<App> for ModuleWriter {
             return Ok(Self);
         }
         RegistryWriter::from_request_parts(parts, app).await.map(|_| Self)
+    }
+}
+
+/// The device in the path itself, or a policy with the right to act as a
+/// device.
+pub(crate) struct DeviceCaller(pub(crate) Target);
+
+impl FromRequestParts<App> for DeviceCaller {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        // An id that is not legal names a device that does not exist, and
+        // callers are not told which devices do.
+        let target = TargetPath::from_request_parts(parts, app)
+            .await
+            .map_err(|_| refuse(parts, Denied::UnknownIdentity))?
+            .0;
+        app.hub
+            .authorize_device(token(parts)?, &target)
+            .map_err(|denied| refuse(parts, denied))?;
+        Ok(Self(target))
     }
 }
 

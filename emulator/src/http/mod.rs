@@ -8,9 +8,12 @@
 
 mod admin;
 mod auth;
+mod c2d;
 mod devices;
 mod error;
+mod feedback;
 mod jobs;
+mod message_headers;
 mod methods;
 mod path;
 mod query;
@@ -68,6 +71,33 @@ pub(crate) fn router(app: App) -> Router {
                 .put(devices::write_module)
                 .delete(devices::remove_module),
         )
+        .route(
+            "/devices/{device}/messages/devicebound",
+            get(c2d::receive).post(c2d::send),
+        )
+        .route(
+            "/devices/{device}/messages/devicebound/{token}",
+            delete(c2d::settle),
+        )
+        .route(
+            "/devices/{device}/messages/devicebound/{token}/abandon",
+            post(c2d::abandon),
+        )
+        .route("/devices/{device}/commands", delete(c2d::purge))
+        .route(
+            "/devices/{device}/modules/{module}/messages/devicebound",
+            post(c2d::send),
+        )
+        .route("/devices/{device}/modules/{module}/commands", delete(c2d::purge))
+        .route("/messages/servicebound/feedback", get(feedback::receive))
+        .route(
+            "/messages/servicebound/feedback/{token}",
+            delete(feedback::complete),
+        )
+        .route(
+            "/messages/servicebound/feedback/{token}/abandon",
+            post(feedback::abandon),
+        )
         .route("/statistics/devices", get(devices::registry_statistics))
         .route("/statistics/service", get(devices::service_statistics))
         .route(
@@ -88,6 +118,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/_emulator/health", get(admin::health))
         .route("/_emulator/counters", get(admin::counters))
         .route("/_emulator/telemetry", get(admin::telemetry))
+        .route("/_emulator/c2d", post(admin::send_to_device))
         .route("/_emulator/clock", get(admin::clock))
         .route("/_emulator/clock/advance", post(admin::advance_clock))
         .route("/_emulator/state", delete(admin::reset))

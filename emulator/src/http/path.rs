@@ -1,7 +1,7 @@
 //! One spelling for each route.
 //!
 //! Clients differ: a trailing slash (`/devices/?top=10`), another case of a
-//! keyword (`/Twins/d/Methods`), an encoded slash (`/devices%2Fquery`). The
+//! keyword (`/Twins/d/Methods`), encoded slashes (`/devices%2Fquery`). The
 //! service takes them all, so they are brought to the route table's spelling
 //! before routing. Ids are left exactly as they are.
 
@@ -11,9 +11,13 @@ use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
 
 /// Keywords by the position at which they stand; `*` is an id.
-const SHAPES: [&[&str]; 13] = [
+const SHAPES: [&[&str]; 17] = [
     &["devices", "query"],
-    &["devices", "*", "modules", "*"],
+    &["devices", "*", "modules", "*", "messages", "devicebound"],
+    &["devices", "*", "modules", "*", "commands"],
+    &["devices", "*", "messages", "devicebound", "*", "abandon"],
+    &["devices", "*", "commands"],
+    &["messages", "servicebound", "feedback", "*", "abandon"],
     &["statistics", "devices"],
     &["statistics", "service"],
     &["twins", "*", "methods"],
@@ -49,8 +53,11 @@ pub(crate) fn canonical_uri(uri: Uri) -> Uri {
 }
 
 fn canonical(path: &str) -> Cow<'_, str> {
-    if path.eq_ignore_ascii_case("/devices%2fquery") {
-        return Cow::Owned("/devices/query".into());
+    // Some clients encode their path as if it were one segment.
+    let one_segment = path.rfind('/') == Some(0);
+    if one_segment && (path.contains("%2F") || path.contains("%2f")) {
+        let separated = path.replace("%2F", "/").replace("%2f", "/");
+        return Cow::Owned(canonical(&separated).into_owned());
     }
     let trimmed = match path.strip_suffix('/') {
         Some(rest) if !rest.is_empty() => rest,
@@ -104,6 +111,24 @@ mod tests {
             ("/jobs/v2/QUERY?jobType=x", "/jobs/v2/query?jobType=x"),
             ("/statistics/Devices", "/statistics/devices"),
             ("/devices/a%2Fb", "/devices/a%2Fb"),
+            (
+                "/devices%2FD%40x%2Fmessages%2FdeviceBound?a=b",
+                "/devices/D%40x/messages/devicebound?a=b",
+            ),
+            (
+                "/devices/D/messages/deviceBound/Token/Abandon",
+                "/devices/D/messages/devicebound/Token/abandon",
+            ),
+            (
+                "/devices/D/Modules/M/messages/deviceBound",
+                "/devices/D/modules/M/messages/devicebound",
+            ),
+            ("/devices/Commands/Commands", "/devices/Commands/commands"),
+            (
+                "/messages/serviceBound/feedback/Token",
+                "/messages/servicebound/feedback/Token",
+            ),
+            ("/%2F", "/"),
             ("/", "/"),
             ("/unknown/", "/unknown"),
         ] {

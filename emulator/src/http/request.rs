@@ -17,14 +17,14 @@ use serde_json::Value;
 use super::App;
 use super::error::HttpError;
 
-/// The body as JSON.
-pub(crate) struct JsonBody(pub(crate) Value);
+/// The body as it is.
+pub(crate) struct RawBody(pub(crate) Bytes);
 
-impl FromRequest<App> for JsonBody {
+impl FromRequest<App> for RawBody {
     type Rejection = HttpError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
-        let bytes = Bytes::from_request(request, app).await.map_err(|rejection| {
+        let body = Bytes::from_request(request, app).await.map_err(|rejection| {
             HttpError::from(match rejection.status() {
                 StatusCode::PAYLOAD_TOO_LARGE => ServiceError::new(
                     ErrorCode::GenericRequestEntityTooLarge,
@@ -33,6 +33,18 @@ impl FromRequest<App> for JsonBody {
                 _ => ServiceError::new(ErrorCode::GenericBadRequest, "the request body could not be read"),
             })
         })?;
+        Ok(Self(body))
+    }
+}
+
+/// The body as JSON.
+pub(crate) struct JsonBody(pub(crate) Value);
+
+impl FromRequest<App> for JsonBody {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
+        let RawBody(bytes) = RawBody::from_request(request, app).await?;
         parse_json(&bytes).map(Self).map_err(HttpError::from)
     }
 }

@@ -20,6 +20,7 @@ use hub_core::topic::{Filter, FilterSet, Qos};
 use hub_core::twin::{DesiredChange, Twin};
 use tokio::sync::oneshot;
 
+use super::c2d::Mailbox;
 use super::outbox::{CloseReason, Outbox, ToDevice};
 
 /// What a waiting caller of a direct method receives.
@@ -105,6 +106,8 @@ pub(crate) struct Endpoint {
     remembered: Option<FilterSet>,
     /// Connections so far; the live session carries the latest number.
     generation: u64,
+    /// Cloud-to-device messages, once one was sent.
+    pub(super) mailbox: Option<Box<Mailbox>>,
     /// Callers that wait for this endpoint to accept methods.
     waiting: Vec<oneshot::Sender<()>>,
 }
@@ -135,6 +138,13 @@ pub(crate) struct Attached {
     pub(crate) resumed: bool,
 }
 
+/// A connection that listens for cloud-to-device messages.
+pub(super) struct Receiver<'a> {
+    pub(super) generation: u64,
+    pub(super) qos: Qos,
+    pub(super) outbox: &'a Outbox,
+}
+
 /// The first step of a method call.
 pub(crate) enum CallStep {
     /// The request is on its way; the outcome will arrive here.
@@ -155,6 +165,7 @@ impl Endpoint {
             session: None,
             remembered: None,
             generation: 0,
+            mailbox: None,
             waiting: Vec::new(),
         }
     }
@@ -171,6 +182,9 @@ impl Endpoint {
             }
         };
         self.generation += 1;
+        if let Some(mailbox) = &mut self.mailbox {
+            mailbox.connected(self.generation, resumed);
+        }
         let outbox = Arc::new(Outbox::default());
         self.session = Some(Box::new(Session {
             generation: self.generation,
@@ -201,6 +215,7 @@ impl Endpoint {
                 let _ = call.send(Err(method::connection_lost()));
             }
         }
+        self.release_messages(generation);
         self.connection.state = ConnectionState::Disconnected;
         self.connection.state_updated = now;
         true
@@ -221,6 +236,7 @@ impl Endpoint {
             return false;
         };
         session.outbox.close(reason);
+        self.release_messages(session.generation);
         for call in session.calls.drain() {
             let error = match reason {
                 CloseReason::Takeover => ServiceError::new(
@@ -232,6 +248,24 @@ impl Endpoint {
             let _ = call.send(Err(error));
         }
         true
+    }
+
+    /// What an ended connection had not acknowledged waits again.
+    fn release_messages(&mut self, generation: u64) {
+        if let Some(mailbox) = &mut self.mailbox {
+            mailbox.disconnected(generation);
+        }
+    }
+
+    /// The connection that cloud-to-device messages go to, if there is one that
+    /// listens for them.
+    pub(super) fn receiver(&self) -> Option<Receiver<'_>> {
+        let session = self.session.as_deref()?;
+        Some(Receiver {
+            generation: session.generation,
+            qos: session.filters.cloud_to_device()?,
+            outbox: &session.outbox,
+        })
     }
 
     /// Whether a connection is live.

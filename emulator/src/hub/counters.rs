@@ -75,6 +75,19 @@ counters! {
     reported_updates,
     /// Twin reads of devices.
     device_twin_reads,
+    /// Cloud-to-device messages put into queues.
+    c2d_sent,
+    /// Cloud-to-device messages handed to devices; a message that is handed
+    /// out again counts again.
+    c2d_delivered,
+    /// Cloud-to-device messages that devices completed.
+    c2d_completed,
+    /// Cloud-to-device messages that devices rejected.
+    c2d_rejected,
+    /// Deliveries that devices abandoned.
+    c2d_abandoned,
+    /// Cloud-to-device messages that expired.
+    c2d_expired,
     /// HTTP requests received.
     http_requests,
     /// HTTP requests answered with a status of 400 or above.

@@ -8,6 +8,7 @@
 //! device's [`outbox`]. Nothing here knows MQTT or HTTP.
 
 pub(crate) mod access;
+pub(crate) mod c2d;
 pub(crate) mod cell;
 pub(crate) mod counters;
 pub(crate) mod fleet;
@@ -22,10 +23,12 @@ pub(crate) mod twins;
 
 use std::time::Duration;
 
+use hub_core::c2d::Settings as CloudToDeviceSettings;
 use hub_core::error::{ErrorCode, ServiceError};
 use job_service::Clock;
 
 use self::access::Policies;
+use self::c2d::CloudToDevice;
 use self::counters::Counters;
 use self::outbox::CloseReason;
 use self::registry::Registry;
@@ -55,6 +58,7 @@ pub(crate) struct HubSettings {
     pub(crate) strictness: Strictness,
     /// How long an MQTT client waits for its CONNACK.
     pub(crate) connack_delay: Duration,
+    pub(crate) c2d: CloudToDeviceSettings,
 }
 
 /// Everything that a hub knows.
@@ -64,12 +68,14 @@ pub(crate) struct HubState {
     pub(crate) registry: Registry,
     pub(crate) counters: Counters,
     pub(crate) telemetry: TelemetryLog,
+    pub(crate) c2d: CloudToDevice,
 }
 
 impl HubState {
     pub(crate) fn new(settings: HubSettings, clock: Clock) -> Self {
         Self {
             telemetry: TelemetryLog::new(settings.telemetry),
+            c2d: CloudToDevice::new(settings.c2d.feedback),
             settings,
             clock,
             registry: Registry::default(),
@@ -87,8 +93,10 @@ impl HubState {
             registry: _,
             counters,
             telemetry,
+            c2d,
         } = self;
         self.clear_registry(CloseReason::Shutdown);
+        c2d.clear();
         telemetry.clear();
         counters.reset();
         clock.reset();

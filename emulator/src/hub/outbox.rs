@@ -9,8 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use hub_core::c2d::{LockToken, Message};
 use hub_core::json::JsonText;
 use hub_core::method::RequestId;
+use hub_core::topic::Qos;
 use hub_core::twin::DesiredChange;
 
 /// Frames that may wait for one device; the emulator's own bound.
@@ -44,6 +46,17 @@ pub(crate) enum ToDevice {
     },
     /// Desired properties have changed.
     DesiredChanged(DesiredChange),
+    /// A cloud-to-device message, held by this connection until it is settled.
+    Message {
+        /// The message.
+        message: Arc<Message>,
+        /// Names the hold.
+        token: LockToken,
+        /// Whether the device acknowledges it.
+        qos: Qos,
+        /// Whether the same session was sent it before.
+        again: bool,
+    },
 }
 
 impl ToDevice {
@@ -52,6 +65,7 @@ impl ToDevice {
             Self::MethodRequest { payload, .. } => payload.size(),
             Self::TwinResponse { body, .. } => body.len(),
             Self::DesiredChanged(change) => change.payload.len(),
+            Self::Message { message, .. } => message.size(),
         }
     }
 }

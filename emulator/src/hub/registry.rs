@@ -157,6 +157,7 @@ impl HubState {
         check_delete(&Target::device(id.clone()), etag, if_match)?;
         if let Some(state) = &mut state {
             order.identities -= 1 + state.modules.len();
+            self.c2d.forget_device(state);
             bury(state, CloseReason::IdentityChanged, self.clock.now());
         }
         self.registry.cells.remove(id);
@@ -238,6 +239,7 @@ impl HubState {
         let etag = state.modules.get(id).map(|module| &*module.identity.etag);
         check_delete(&target, etag, if_match)?;
         if let Some(mut module) = state.modules.remove(id) {
+            self.c2d.forget_endpoint(&target, &module.endpoint);
             module
                 .endpoint
                 .disconnect(CloseReason::IdentityChanged, self.clock.now());

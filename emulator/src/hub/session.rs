@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hub_core::c2d::{Holder, LockToken, Message};
 use hub_core::error::ServiceError;
 use hub_core::ids::Target;
 use hub_core::method::{MethodResponse, RequestId};
@@ -19,7 +20,7 @@ use hub_core::twin::ReportedPatch;
 
 use super::HubState;
 use super::access::Denied;
-use super::cell::{DeviceCell, Endpoint, Persistence, Subscription, TwinAnswer};
+use super::cell::{DeviceCell, DeviceState, Endpoint, Persistence, Subscription, TwinAnswer};
 use super::outbox::Outbox;
 
 /// A live connection of a device or module; ends when it is dropped.
@@ -62,7 +63,9 @@ impl Session {
             if let Some(model) = model_id {
                 endpoint.twin.set_model_id(Some(model.into()));
             }
-            endpoint.attach(persistence, now)
+            let attached = endpoint.attach(persistence, now);
+            hub.deliver_messages(&mut state, &target);
+            attached
         };
         hub.counters.connects_accepted.add(1);
         Ok(Self {
@@ -84,8 +87,15 @@ impl Session {
     /// meanwhile; then the outbox is closed and nothing that the device asks
     /// takes effect any more.
     fn with<T>(&self, change: impl FnOnce(&mut Endpoint, Timestamp) -> T) -> Option<T> {
+        self.with_state(&mut self.cell.lock(), change)
+    }
+
+    fn with_state<T>(
+        &self,
+        state: &mut DeviceState,
+        change: impl FnOnce(&mut Endpoint, Timestamp) -> T,
+    ) -> Option<T> {
         let now = self.hub.clock.now();
-        let mut state = self.cell.lock();
         let endpoint = state.endpoint(self.target.module.as_ref()).ok()?;
         if !endpoint.is_live(self.generation) {
             return None;
@@ -96,7 +106,25 @@ impl Session {
 
     /// Starts deliveries of a kind.
     pub(crate) fn subscribe(&self, filter: Filter, qos: Qos) {
-        self.with(|endpoint, _| endpoint.subscribe(self.generation, filter, Subscription::Granted(qos)));
+        let change = |endpoint: &mut Endpoint, _| {
+            endpoint.subscribe(self.generation, filter, Subscription::Granted(qos))
+        };
+        let mut state = self.cell.lock();
+        if self.with_state(&mut state, change).is_some() {
+            self.hub.deliver_messages(&mut state, &self.target);
+        }
+    }
+
+    /// Completes the cloud-to-device messages that this connection holds and
+    /// `is_meant` selects; none is no mistake, for an acknowledgement may come
+    /// late.
+    pub(crate) fn complete_messages(&self, is_meant: impl Fn(&Message, LockToken) -> bool) {
+        let mut state = self.cell.lock();
+        if self.with_state(&mut state, |_, _| ()).is_some() {
+            let holder = Holder(self.generation);
+            // What is held and settled under one lock cannot be lost in between.
+            let _ = self.hub.complete_held(&mut state, &self.target, holder, is_meant);
+        }
     }
 
     /// Ends deliveries of a kind.
@@ -219,6 +247,7 @@ mod tests {
             telemetry: LogBounds::default(),
             strictness: crate::Strictness::Strict,
             connack_delay: std::time::Duration::ZERO,
+            c2d: hub_core::c2d::Settings::default(),
         };
         let hub = Arc::new(HubState::new(settings, Clock::manual(Timestamp::NEVER)));
         let id = DeviceId::parse("d").unwrap();

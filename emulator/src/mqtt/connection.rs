@@ -12,6 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use hub_core::c2d::LockToken;
 use hub_core::limits;
 use mqtt_wire::{ConnectAck, ConnectAckReason, Packet, PacketBuffer, WireError, encode, fill};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -85,6 +86,7 @@ where
         stream,
         packets,
         out: BytesMut::new(),
+        written: Vec::new(),
         keep_alive,
         expires,
     };
@@ -184,6 +186,8 @@ struct Connection<S> {
     stream: S,
     packets: PacketBuffer,
     out: BytesMut,
+    /// Messages in `out` that are complete once they are written.
+    written: Vec<LockToken>,
     keep_alive: Duration,
     expires: Option<Instant>,
 }
@@ -211,6 +215,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 write_all(&mut self.stream, &mut self.out, outbox, self.expires).await?;
                 // Drops the storage: an idle connection holds none.
                 self.out = BytesMut::new();
+                let written = std::mem::take(&mut self.written);
+                if !written.is_empty() {
+                    session.complete_messages(|_, token| written.contains(&token));
+                }
             }
             if received == Received::SomeLeft {
                 continue;
@@ -223,7 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 frames = poll_fn(|cx| session.outbox.poll_take(cx)) => {
                     for frame in frames.map_err(Ending::ByHub)? {
-                        protocol::encode_frame(frame, &mut self.out)?;
+                        protocol::encode_frame(frame, session.target(), &mut self.out, &mut self.written)?;
                     }
                 }
                 () = &mut timer => {
@@ -258,7 +266,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // After each packet, so that answers never fill the outbox: a device
             // that has not had the chance to read is no slow reader.
             for frame in session.outbox.take_now().map_err(Ending::ByHub)? {
-                protocol::encode_frame(frame, &mut self.out)?;
+                protocol::encode_frame(frame, session.target(), &mut self.out, &mut self.written)?;
             }
             if next == Next::Disconnect {
                 return Err(Ending::Disconnect);

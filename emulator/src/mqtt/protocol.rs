@@ -4,11 +4,17 @@
 //! packets. MQTT 3.1.1 has no negative acknowledgement, so whatever breaks the
 //! rules ends the connection: that is the service's own behaviour.
 
-use bytes::{Bytes, BytesMut};
+use std::num::NonZeroU16;
+
+use bytes::BytesMut;
+use hub_core::c2d::LockToken;
+use hub_core::ids::Target;
 use hub_core::limits;
 use hub_core::property_bag::MessageProperties;
-use hub_core::topic::{DeviceTopic, Filter, HubTopic, Qos, TopicError};
-use mqtt_wire::{Packet, Publish, QoS, SubscribeReturnCode, WireError, encode, publish_qos0};
+use hub_core::topic::{Address, DeviceTopic, Filter, HubTopic, Qos, TopicError};
+use mqtt_wire::{
+    Packet, Publish, QoS, SubscribeReturnCode, WireError, encode, publish_again, publish_qos0, publish_qos1,
+};
 
 use crate::hub::outbox::ToDevice;
 use crate::hub::session::Session;
@@ -56,8 +62,10 @@ pub(super) fn handle(
 ) -> Result<Next, Violation> {
     match packet {
         Packet::Publish(publish) => handle_publish(&publish, session, out)?,
-        // Completes a cloud-to-device message; nothing is sent with QoS 1 yet.
-        Packet::PublishAck { .. } => {}
+        // Completes a cloud-to-device message; an id that names none is late.
+        Packet::PublishAck { packet_id: id } => {
+            session.complete_messages(|message, _| packet_id(message.sequence) == id);
+        }
         Packet::Subscribe {
             packet_id,
             topic_filters,
@@ -171,48 +179,99 @@ fn handle_publish(publish: &Publish, session: &Session, out: &mut BytesMut) -> R
     Ok(())
 }
 
-/// Appends a frame of the outbox as a packet. All of them are QoS 0: twins and
-/// methods have their own acknowledgements.
-pub(super) fn encode_frame(frame: ToDevice, out: &mut BytesMut) -> Result<(), Violation> {
-    let (topic, payload): (String, Bytes) = match frame {
+/// The packet id of a cloud-to-device message. Derived from its number, so that
+/// a message that is sent again, perhaps on a later connection of the session,
+/// has the id that it had (MQTT-4.4.0-1). The hub keeps the numbers that are in
+/// flight close enough together for this to be unique.
+fn packet_id(sequence: u64) -> NonZeroU16 {
+    let id = sequence.wrapping_sub(1) % u64::from(u16::MAX) + 1;
+    u16::try_from(id)
+        .ok()
+        .and_then(NonZeroU16::new)
+        .unwrap_or(NonZeroU16::MAX)
+}
+
+/// Appends a frame of the outbox as a packet. Twins and methods have their own
+/// acknowledgements and go with QoS 0. The tokens of messages that are complete
+/// once they are written enter `written`.
+pub(super) fn encode_frame(
+    frame: ToDevice,
+    receiver: &Target,
+    out: &mut BytesMut,
+    written: &mut Vec<LockToken>,
+) -> Result<(), Violation> {
+    let packet = match frame {
         ToDevice::MethodRequest { id, name, payload } => {
             let rid = id.to_string();
-            (
-                HubTopic::MethodRequest {
-                    name: &name,
-                    rid: &rid,
-                }
-                .to_string(),
-                payload.as_bytes().clone(),
-            )
+            let topic = HubTopic::MethodRequest {
+                name: &name,
+                rid: &rid,
+            };
+            publish_qos0(topic.to_string(), payload.as_bytes().clone())
         }
         ToDevice::TwinResponse {
             rid,
             status,
             version,
             body,
-        } => (
-            HubTopic::TwinResponse {
+        } => {
+            let topic = HubTopic::TwinResponse {
                 status,
                 rid: &rid,
                 version,
+            };
+            publish_qos0(topic.to_string(), body)
+        }
+        ToDevice::DesiredChanged(change) => {
+            let version = change.version;
+            publish_qos0(HubTopic::DesiredChanged { version }.to_string(), change.payload)
+        }
+        ToDevice::Message {
+            message,
+            token,
+            qos,
+            again,
+        } => {
+            let topic = HubTopic::CloudToDevice {
+                address: Address::from(receiver),
+                bag: &message.properties.encode(),
             }
-            .to_string(),
-            body,
-        ),
-        ToDevice::DesiredChanged(change) => (
-            HubTopic::DesiredChanged {
-                version: change.version,
+            .to_string();
+            let body = message.body.clone();
+            match qos {
+                Qos::AtMostOnce => {
+                    written.push(token);
+                    publish_qos0(topic, body)
+                }
+                Qos::AtLeastOnce if again => publish_again(topic, body, packet_id(message.sequence)),
+                Qos::AtLeastOnce => publish_qos1(topic, body, packet_id(message.sequence)),
             }
-            .to_string(),
-            change.payload,
-        ),
+        }
     };
-    encode(publish_qos0(topic, payload), out)?;
+    encode(packet, out)?;
     Ok(())
 }
 
 /// A client's text for a log line, never longer than a line.
 fn shorten(text: &str) -> String {
     text.chars().take(120).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packet_ids_follow_the_messages_and_start_over_at_one() {
+        for (sequence, id) in [
+            (1, 1),
+            (2, 2),
+            (65_535, 65_535),
+            (65_536, 1),
+            (131_071, 1),
+            (u64::MAX, 65_535),
+        ] {
+            assert_eq!(packet_id(sequence).get(), id, "{sequence}");
+        }
+    }
 }
