@@ -94,6 +94,14 @@ pub const MQTT_KEEP_ALIVE_MAX: Duration = Duration::from_secs(1767);
 /// visibly; the emulator takes the number of its MQTT 5 preview.
 pub const MQTT_SUBSCRIPTIONS: usize = 50;
 
+/// Authorities that may sign certificates of devices (quotas: 25).
+pub const DEVICE_AUTHORITIES: usize = 25;
+/// Certificates of a chain that a device presents; the emulator's own.
+pub const CERTIFICATE_CHAIN: usize = 8;
+/// Bytes of such a chain; the emulator's own. A chain becomes part of the
+/// session tickets of TLS, whose length is limited.
+pub const CERTIFICATE_CHAIN_BYTES: usize = 16 * 1024;
+
 /// Bytes of an HTTP request body (bulk registration of 100 devices with full
 /// twins is the largest legal one); the emulator's own.
 pub const HTTP_BODY_BYTES: usize = 8 * 1024 * 1024;
