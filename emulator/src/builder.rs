@@ -11,10 +11,11 @@ use job_service::{Clock, EngineSettings};
 use tokio::net::TcpListener;
 
 use crate::hub::access::Policies;
+use crate::hub::device_cas;
 use crate::hub::telemetry::LogBounds;
 use crate::hub::{HubSettings, HubState, Strictness};
 use crate::server::{DEVELOPMENT_KEY, Hub, Listeners};
-use crate::tls::{Authority, TlsError};
+use crate::tls::{Authority, DeviceCa, DeviceCaError, TlsError};
 use crate::{listen, server};
 
 /// Whether and where one kind of connection is accepted.
@@ -63,6 +64,7 @@ pub struct HubBuilder {
     methods_in_flight: usize,
     telemetry: LogBounds,
     jobs: EngineSettings,
+    device_cas: Vec<DeviceCa>,
 }
 
 /// Why a hub did not start.
@@ -99,6 +101,7 @@ impl HubBuilder {
             methods_in_flight: limits::METHODS_IN_FLIGHT,
             telemetry: LogBounds::default(),
             jobs: EngineSettings::default(),
+            device_cas: Vec::new(),
         }
     }
 
@@ -172,6 +175,18 @@ impl HubBuilder {
         self
     }
 
+    /// Authorities that may issue certificates of devices, a PEM text; may be
+    /// called again for more. Others can be registered while the hub runs
+    /// ([`Hub::add_device_ca`]); a reset keeps only those from here.
+    ///
+    /// # Errors
+    /// When the text is not made of certificates of authorities, or there are
+    /// more than [`limits::DEVICE_AUTHORITIES`].
+    pub fn device_ca(mut self, pem: impl AsRef<[u8]>) -> Result<Self, DeviceCaError> {
+        device_cas::merge(&mut self.device_cas, DeviceCa::parse(pem.as_ref())?)?;
+        Ok(self)
+    }
+
     /// Binds all ports and starts serving. When this returns, clients can connect.
     ///
     /// # Errors
@@ -198,6 +213,7 @@ impl HubBuilder {
                 methods_in_flight: self.methods_in_flight,
                 telemetry: self.telemetry,
                 strictness: self.strictness,
+                device_cas: self.device_cas,
             },
             clock,
         ));

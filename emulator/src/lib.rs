@@ -31,4 +31,4 @@ pub use self::hub::counters::CounterValues;
 pub use self::hub::telemetry::{LogBounds, TelemetryMessage};
 pub use self::import::{ImportError, Imported};
 pub use self::server::{DEVELOPMENT_KEY, Hub, MemoryConnector, OWNER_POLICY};
-pub use self::tls::TlsError;
+pub use self::tls::{DeviceCaError, TlsError};

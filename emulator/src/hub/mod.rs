@@ -10,6 +10,7 @@
 pub(crate) mod access;
 pub(crate) mod cell;
 pub(crate) mod counters;
+pub(crate) mod device_cas;
 pub(crate) mod fleet;
 pub(crate) mod methods;
 pub(crate) mod outbox;
@@ -25,9 +26,11 @@ use job_service::Clock;
 
 use self::access::Policies;
 use self::counters::Counters;
+use self::device_cas::DeviceCas;
 use self::outbox::CloseReason;
 use self::registry::Registry;
 use self::telemetry::{LogBounds, TelemetryLog};
+use crate::tls::DeviceCa;
 
 /// What the hub does where the service's reaction is a choice (see
 /// `ARCHITECTURE.md`, "Choices").
@@ -51,6 +54,8 @@ pub(crate) struct HubSettings {
     pub(crate) methods_in_flight: usize,
     pub(crate) telemetry: LogBounds,
     pub(crate) strictness: Strictness,
+    /// Authorities of devices that a reset does not take away.
+    pub(crate) device_cas: Vec<DeviceCa>,
 }
 
 /// Everything that a hub knows.
@@ -60,12 +65,14 @@ pub(crate) struct HubState {
     pub(crate) registry: Registry,
     pub(crate) counters: Counters,
     pub(crate) telemetry: TelemetryLog,
+    pub(crate) device_cas: DeviceCas,
 }
 
 impl HubState {
     pub(crate) fn new(settings: HubSettings, clock: Clock) -> Self {
         Self {
             telemetry: TelemetryLog::new(settings.telemetry),
+            device_cas: DeviceCas::new(settings.device_cas.clone()),
             settings,
             clock,
             registry: Registry::default(),
@@ -73,8 +80,8 @@ impl HubState {
         }
     }
 
-    /// Forgets all devices, telemetry and counts, and sets the clock back to
-    /// the system's.
+    /// Forgets all devices, telemetry, counts and the authorities that were
+    /// added since the start, and sets the clock back to the system's.
     pub(crate) fn reset(&self) {
         // Taken apart so that a new field cannot be forgotten here.
         let Self {
@@ -83,9 +90,11 @@ impl HubState {
             registry: _,
             counters,
             telemetry,
+            device_cas,
         } = self;
         self.clear_registry(CloseReason::Shutdown);
         telemetry.clear();
+        device_cas.reset();
         counters.reset();
         clock.reset();
     }

@@ -218,6 +218,7 @@ mod tests {
             methods_in_flight: limits::METHODS_IN_FLIGHT,
             telemetry: LogBounds::default(),
             strictness: crate::Strictness::Strict,
+            device_cas: Vec::new(),
         };
         let hub = Arc::new(HubState::new(settings, Clock::manual(Timestamp::NEVER)));
         let id = DeviceId::parse("d").unwrap();
