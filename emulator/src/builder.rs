@@ -13,10 +13,11 @@ use job_service::{Clock, EngineSettings};
 use tokio::net::TcpListener;
 
 use crate::hub::access::Policies;
+use crate::hub::device_cas;
 use crate::hub::telemetry::LogBounds;
 use crate::hub::{HubSettings, HubState, Strictness};
 use crate::server::{DEVELOPMENT_KEY, Hub, Listeners};
-use crate::tls::{Authority, TlsError};
+use crate::tls::{Authority, DeviceCa, DeviceCaError, TlsError};
 use crate::{listen, server};
 
 /// Whether and where one kind of connection is accepted.
@@ -67,6 +68,7 @@ pub struct HubBuilder {
     telemetry: LogBounds,
     jobs: EngineSettings,
     c2d: CloudToDeviceSettings,
+    device_cas: Vec<DeviceCa>,
 }
 
 /// Why a hub did not start.
@@ -105,6 +107,7 @@ impl HubBuilder {
             telemetry: LogBounds::default(),
             jobs: EngineSettings::default(),
             c2d: CloudToDeviceSettings::default(),
+            device_cas: Vec::new(),
         }
     }
 
@@ -193,6 +196,16 @@ impl HubBuilder {
     pub fn cloud_to_device(mut self, settings: CloudToDeviceSettings) -> Self {
         self.c2d = settings;
         self
+    /// Authorities that may issue certificates of devices, a PEM text; may be
+    /// called again for more. Others can be registered while the hub runs
+    /// ([`Hub::add_device_ca`]); a reset keeps only those from here.
+    ///
+    /// # Errors
+    /// When the text is not made of certificates of authorities, or there are
+    /// more than [`limits::DEVICE_AUTHORITIES`].
+    pub fn device_ca(mut self, pem: impl AsRef<[u8]>) -> Result<Self, DeviceCaError> {
+        device_cas::merge(&mut self.device_cas, DeviceCa::parse(pem.as_ref())?)?;
+        Ok(self)
     }
 
     /// Binds all ports and starts serving. When this returns, clients can connect.
@@ -223,6 +236,7 @@ impl HubBuilder {
                 strictness: self.strictness,
                 connack_delay: self.connack_delay,
                 c2d: self.c2d,
+                device_cas: self.device_cas,
             },
             clock,
         ));

@@ -43,3 +43,4 @@ pub use self::tls::TlsError;
 pub fn development_ca(directory: &Path) -> Result<String, TlsError> {
     tls::Authority::load_or_create(directory).map(|authority| authority.pem)
 }
+pub use self::tls::{DeviceCaError, TlsError};

@@ -73,6 +73,12 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
     if let Some(cap) = args.methods_in_flight {
         builder = builder.methods_in_flight(cap.get());
     }
+    for file in &args.device_ca {
+        let pem = std::fs::read(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+        builder = builder
+            .device_ca(pem)
+            .map_err(|e| format!("--device-ca {}: {e}", file.display()))?;
+    }
     let hub = builder.start().await.map_err(|error| args.explain(&error))?;
     if let Some(file) = &args.init_file {
         let text =

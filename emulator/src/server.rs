@@ -31,6 +31,8 @@ use crate::hub::outbox::CloseReason;
 use crate::hub::telemetry::TelemetryMessage;
 use crate::import::{ImportError, Imported};
 use crate::{hub, import, listen, mqtt};
+use crate::tls::{ClientCertificate, DeviceCa, DeviceCaError};
+use crate::{import, listen, mqtt};
 
 /// The well-known key of the default policies, for development only. It may
 /// stand in a repository and in connection strings because it protects nothing
@@ -116,26 +118,28 @@ pub(crate) fn start(
     tasks.spawn(stop.clone().run_until_cancelled_owned(timekeeper));
     let hub = app.hub.clone();
     spawn(mqtt, &tasks, &stop, move |stream| {
-        mqtt::serve(stream, hub.clone())
+        mqtt::serve(stream, hub.clone(), None)
     });
     let (hub, tls) = (app.hub.clone(), acceptor.clone());
     spawn(mqtts, &tasks, &stop, move |stream| {
         let (hub, tls) = (hub.clone(), tls.clone());
         async move {
             if let Some(stream) = handshake(&tls, stream).await {
-                mqtt::serve(stream, hub).await;
+                let certificate = ClientCertificate::of(stream.get_ref().1);
+                mqtt::serve(stream, hub, certificate).await;
             }
         }
     });
     let plain = router.clone();
     spawn(http, &tasks, &stop, move |stream| {
-        serve_http(stream, plain.clone())
+        serve_http(stream, plain.clone(), None)
     });
     spawn(https, &tasks, &stop, move |stream| {
         let (router, tls) = (router.clone(), acceptor.clone());
         async move {
             if let Some(stream) = handshake(&tls, stream).await {
-                serve_http(stream, router).await;
+                let certificate = ClientCertificate::of(stream.get_ref().1);
+                serve_http(stream, router, certificate).await;
             }
         }
     });
@@ -178,12 +182,17 @@ where
     }
 }
 
-async fn serve_http<S>(stream: S, router: axum::Router)
+/// `certificate` is what the client presented in the TLS handshake; requests
+/// carry it as an extension.
+async fn serve_http<S>(stream: S, router: axum::Router, certificate: Option<ClientCertificate>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         *request.uri_mut() = http::canonical_uri(std::mem::take(request.uri_mut()));
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         tower::ServiceExt::oneshot(router.clone(), request)
     });
     let connection = http1::Builder::new()
@@ -310,6 +319,16 @@ impl Hub {
     ) -> Result<u64, ServiceError> {
         let draft = Draft::new(properties, body.into())?;
         self.app.hub.send_to_device(target, draft)
+    /// Registers the authorities in a PEM text, which may then issue
+    /// certificates of devices and modules with the authentication type
+    /// `certificateAuthority`. Those that are registered already change nothing.
+    ///
+    /// # Errors
+    /// When the text is not made of certificates of authorities, or there would
+    /// be more than [`limits::DEVICE_AUTHORITIES`](hub_core::limits::DEVICE_AUTHORITIES);
+    /// nothing is registered then.
+    pub fn add_device_ca(&self, pem: impl AsRef<[u8]>) -> Result<(), DeviceCaError> {
+        self.app.hub.device_cas.add(DeviceCa::parse(pem.as_ref())?)
     }
 
     /// Opens an in-memory connection to the hub's MQTT front.
@@ -344,7 +363,8 @@ impl Hub {
     }
 
     /// Forgets everything: devices (their connections are closed), jobs,
-    /// telemetry, counts, the clock's offset.
+    /// telemetry, counts, the clock's offset, authorities for devices that the
+    /// hub was not started with.
     pub fn reset(&self) {
         self.app.jobs.reset();
         self.app.hub.reset();
@@ -395,7 +415,7 @@ impl MemoryConnector {
     #[must_use]
     pub fn connect(&self) -> DuplexStream {
         let (device, hub) = tokio::io::duplex(DUPLEX_BYTES);
-        let serve = mqtt::serve(hub, self.app.hub.clone());
+        let serve = mqtt::serve(hub, self.app.hub.clone(), None);
         self.app
             .tasks
             .spawn(self.app.stop.clone().run_until_cancelled_owned(serve));

@@ -127,6 +127,13 @@ pub const C2D_IN_FLIGHT_BYTES: usize = 256 * 1024;
 pub const FEEDBACK_BATCH_RECORDS: usize = 64;
 /// Feedback batches that wait for a reader; the emulator's own.
 pub const FEEDBACK_BATCHES: usize = 256;
+/// Authorities that may sign certificates of devices (quotas: 25).
+pub const DEVICE_AUTHORITIES: usize = 25;
+/// Certificates of a chain that a device presents; the emulator's own.
+pub const CERTIFICATE_CHAIN: usize = 8;
+/// Bytes of such a chain; the emulator's own. A chain becomes part of the
+/// session tickets of TLS, whose length is limited.
+pub const CERTIFICATE_CHAIN_BYTES: usize = 16 * 1024;
 
 /// Bytes of an HTTP request body (bulk registration of 100 devices with full
 /// twins is the largest legal one); the emulator's own.

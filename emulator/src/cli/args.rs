@@ -59,6 +59,10 @@ pub(crate) struct Args {
     /// of 16 to 64 bytes
     #[arg(long, value_name = "BASE64", env = "IOTHUB_EMULATOR_KEY", default_value = DEVELOPMENT_KEY, hide_env_values = true)]
     pub(crate) access_key: String,
+    /// Trust certificates of devices that the authorities in this PEM file
+    /// issued; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) device_ca: Vec<PathBuf>,
     /// Create this device and print its connection string; may be repeated
     #[arg(long, value_name = "ID")]
     pub(crate) device: Vec<String>,

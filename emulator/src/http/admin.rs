@@ -198,7 +198,8 @@ pub(super) async fn advance_clock(
     JsonReply::of(&json!({ "now": app.hub.clock.now() }))
 }
 
-/// Forgets everything: devices, jobs, telemetry, counts, the clock's offset.
+/// Forgets everything: devices, jobs, telemetry, counts, the clock's offset,
+/// authorities for devices that the hub was not started with.
 pub(super) async fn reset(State(app): State<App>) -> StatusCode {
     app.jobs.reset();
     app.hub.reset();

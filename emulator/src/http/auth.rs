@@ -13,15 +13,26 @@ use percent_encoding::percent_decode_str;
 use super::App;
 use super::error::HttpError;
 use super::request::TargetPath;
-use crate::hub::access::{Denied, Permission};
+use crate::hub::access::{Channel, Credentials, Denied, Permission};
+use crate::tls::ClientCertificate;
 
-/// The text of the `Authorization` header.
+/// The text of the `Authorization` header; empty when it is none.
+fn header(parts: &Parts) -> Option<&str> {
+    let value = parts.headers.get(AUTHORIZATION)?;
+    Some(value.to_str().unwrap_or_default())
+}
+
 fn token(parts: &Parts) -> Result<&str, HttpError> {
-    parts
-        .headers
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .ok_or_else(|| HttpError::from(ServiceError::from(Denied::Malformed)))
+    header(parts).ok_or_else(|| HttpError::from(ServiceError::from(Denied::Missing)))
+}
+
+/// What a device shows.
+fn credentials(parts: &Parts) -> Credentials<'_> {
+    Credentials {
+        token: header(parts),
+        certificate: parts.extensions.get::<ClientCertificate>(),
+        channel: Channel::Request,
+    }
 }
 
 fn authorize(parts: &Parts, app: &App, permissions: &[Permission]) -> Result<(), HttpError> {
@@ -108,13 +119,13 @@ impl FromRequestParts<App> for DeviceCaller {
             .map_err(|_| refuse(parts, Denied::UnknownIdentity))?
             .0;
         app.hub
-            .authorize_device(token(parts)?, &target)
+            .authorize_device(&credentials(parts), &target)
             .map_err(|denied| refuse(parts, denied))?;
         Ok(Self(target))
     }
 }
 
-/// Whether the token is one of the device in the path, signed by its own key.
+/// Whether the credentials are those of the device in the path.
 async fn device_itself(parts: &mut Parts, app: &App) -> bool {
     let Ok(params) = RawPathParams::from_request_parts(parts, app).await else {
         return false;
@@ -122,8 +133,8 @@ async fn device_itself(parts: &mut Parts, app: &App) -> bool {
     let Some((_, id)) = params.iter().find(|(name, _)| *name == "device") else {
         return false;
     };
-    let (Ok(id), Ok(token)) = (DeviceId::parse(id), token(parts)) else {
+    let Ok(id) = DeviceId::parse(id) else {
         return false;
     };
-    app.hub.authorize_own_modules(token, &id).is_ok()
+    app.hub.authorize_own_modules(&credentials(parts), &id).is_ok()
 }

@@ -9,6 +9,7 @@
 mod admin;
 mod auth;
 mod c2d;
+mod device_cas;
 mod devices;
 mod error;
 mod feedback;
@@ -122,7 +123,12 @@ pub(crate) fn router(app: App) -> Router {
         .route("/_emulator/clock", get(admin::clock))
         .route("/_emulator/clock/advance", post(admin::advance_clock))
         .route("/_emulator/state", delete(admin::reset))
-        .route("/_emulator/ca.pem", get(admin::ca));
+        .route("/_emulator/ca.pem", get(admin::ca))
+        .route(
+            "/_emulator/device-cas",
+            get(device_cas::list).post(device_cas::add),
+        )
+        .route("/_emulator/device-cas/{thumbprint}", delete(device_cas::remove));
     service
         .merge(admin)
         .route("/$iothub/websocket", get(websocket::upgrade))

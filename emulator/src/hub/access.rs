@@ -1,15 +1,16 @@
-//! Who may do what: shared access policies and device keys.
+//! Who may do what: shared access policies, device keys and certificates.
 
 use std::time::Duration;
 
 use hub_core::error::{ErrorCode, ServiceError};
 use hub_core::ids::{DeviceId, Target};
-use hub_core::registry::{Status, SymmetricKey};
+use hub_core::registry::{Authentication, CertificateRefusal, Status, SymmetricKey};
 use hub_core::sas::{Key, Resource, Token};
 use hub_core::time::Timestamp;
 use job_service::Clock;
 
 use super::HubState;
+use crate::tls::ClientCertificate;
 
 /// How far past its expiry a token is still accepted, for client clocks that
 /// run behind; the emulator's own choice after the guides' "five minutes".
@@ -63,7 +64,26 @@ impl Policies {
     }
 }
 
-/// Why a token does not open what it was shown for. Clients only ever learn
+/// What a device shows to prove who it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Credentials<'a> {
+    /// A text that should be a token.
+    pub(crate) token: Option<&'a str>,
+    /// What it presented in the TLS handshake.
+    pub(crate) certificate: Option<&'a ClientCertificate>,
+    pub(crate) channel: Channel,
+}
+
+/// What credentials are shown for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Channel {
+    /// A connection of a device protocol, on whatever transport.
+    Connection,
+    /// A single HTTP request.
+    Request,
+}
+
+/// Why credentials do not open what they were shown for. Clients only ever learn
 /// "unauthorized"; the reason is for the hub's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denied {
@@ -85,6 +105,15 @@ pub(crate) enum Denied {
     Signature,
     #[error("the identity does not authenticate with symmetric keys")]
     WrongMethod,
+    #[error("there is neither a token nor a client certificate")]
+    Missing,
+    #[error("the client certificate cannot be understood")]
+    UnreadableCertificate,
+    /// X.509 guide: such certificates are for MQTT and AMQP.
+    #[error("certificates of authorities open device connections only, not HTTP requests")]
+    AuthorityOverHttp,
+    #[error(transparent)]
+    Certificate(#[from] CertificateRefusal),
 }
 
 /// As the service answers over HTTP: always the same code and text.
@@ -114,15 +143,53 @@ impl HubState {
         self.check_policy(&token, permissions)
     }
 
-    /// Checks a token for acting as `target`: signed by one of its own keys,
-    /// or by a policy with the right to act as a device. Returns when the
-    /// right ends: with the token, or with the tolerance for a token that has
-    /// expired already.
-    pub(crate) fn authorize_device(&self, token: &str, target: &Target) -> Result<Timestamp, Denied> {
-        let token = parse_token(token)?;
-        if !token.scope().covers(&Resource::from(target)) {
+    /// Checks credentials for acting as `target`: a token signed by one of its
+    /// own keys or by a policy with the right to act as a device, or a
+    /// certificate. Returns when the right ends: with the token, or with the
+    /// tolerance for a token that has expired already; never where a
+    /// certificate was shown, which has to be valid only now.
+    ///
+    /// A token that is there has to be in order even where a certificate then
+    /// decides, because the identity has no keys.
+    pub(crate) fn authorize_device(
+        &self,
+        credentials: &Credentials<'_>,
+        target: &Target,
+    ) -> Result<Timestamp, Denied> {
+        let token = credentials.token.map(parse_token).transpose()?;
+        if let Some(token) = &token
+            && !token.scope().covers(&Resource::from(target))
+        {
             return Err(Denied::Scope);
         }
+        // Copied: following a certificate's chain would take too long for the
+        // device's lock.
+        let authentication = self.authentication(target)?;
+        match (&token, credentials.certificate) {
+            (Some(token), _) if token.policy().is_some() => {
+                self.check_policy(token, &[DeviceConnect])?;
+                Ok(end_of_right(token))
+            }
+            (_, Some(certificate)) if authentication.keys().is_none() => {
+                self.check_certificate(&authentication, certificate, target, credentials.channel)?;
+                Ok(Timestamp::MAX)
+            }
+            (Some(token), _) => {
+                let keys = authentication.keys().ok_or(Denied::WrongMethod)?;
+                let signed_by =
+                    |key: &SymmetricKey| Key::from_base64(key.as_str()).is_ok_and(|key| token.verify(&key));
+                if !signed_by(&keys.primary) && !signed_by(&keys.secondary) {
+                    return Err(Denied::Signature);
+                }
+                Ok(end_of_right(token))
+            }
+            (None, Some(_)) => Err(CertificateRefusal::WrongMethod.into()),
+            (None, None) => Err(Denied::Missing),
+        }
+    }
+
+    /// How `target` authenticates, if it exists and is enabled.
+    fn authentication(&self, target: &Target) -> Result<Authentication, Denied> {
         let cell = self
             .registry
             .find(&target.device)
@@ -145,28 +212,34 @@ impl HubState {
                     .authentication
             }
         };
-        if token.policy().is_some() {
-            self.check_policy(&token, &[DeviceConnect])?;
-        } else {
-            let keys = authentication.keys().ok_or(Denied::WrongMethod)?;
-            let signed_by =
-                |key: &SymmetricKey| Key::from_base64(key.as_str()).is_ok_and(|key| token.verify(&key));
-            if !signed_by(&keys.primary) && !signed_by(&keys.secondary) {
-                return Err(Denied::Signature);
-            }
-        }
-        let expiry = token.expires_at();
-        if token.is_expired(Clock::system_now(), Duration::ZERO) {
-            // Or a client whose clock runs behind would be let in and thrown
-            // out again at once, for ever.
-            return Ok(expiry.saturating_add(CLOCK_SKEW));
-        }
-        Ok(expiry)
+        Ok(authentication.clone())
     }
 
-    /// Whether a device's own token may manage the modules of `device`.
-    pub(crate) fn authorize_own_modules(&self, token: &str, device: &DeviceId) -> Result<(), Denied> {
-        self.authorize_device(token, &Target::device(device.clone()))
+    /// Validity is checked against the system's time, as that of tokens is.
+    fn check_certificate(
+        &self,
+        authentication: &Authentication,
+        certificate: &ClientCertificate,
+        target: &Target,
+        channel: Channel,
+    ) -> Result<(), Denied> {
+        if *authentication == Authentication::CertificateAuthority && channel == Channel::Request {
+            return Err(Denied::AuthorityOverHttp);
+        }
+        let now = Clock::system_now();
+        let read = certificate.read().ok_or(Denied::UnreadableCertificate)?;
+        let is_trusted = || certificate.chains_to(&self.device_cas.all(), now);
+        authentication.check_certificate(target, &read, now, is_trusted)?;
+        Ok(())
+    }
+
+    /// Whether a device's own credentials may manage the modules of `device`.
+    pub(crate) fn authorize_own_modules(
+        &self,
+        credentials: &Credentials<'_>,
+        device: &DeviceId,
+    ) -> Result<(), Denied> {
+        self.authorize_device(credentials, &Target::device(device.clone()))
             .map(|_| ())
     }
 
@@ -189,4 +262,15 @@ fn parse_token(token: &str) -> Result<Token<'_>, Denied> {
         return Err(Denied::Expired);
     }
     Ok(token)
+}
+
+/// When the right that `token` gives ends.
+fn end_of_right(token: &Token<'_>) -> Timestamp {
+    let expiry = token.expires_at();
+    if token.is_expired(Clock::system_now(), Duration::ZERO) {
+        // Or a client whose clock runs behind would be let in and thrown out
+        // again at once, for ever.
+        return expiry.saturating_add(CLOCK_SKEW);
+    }
+    expiry
 }

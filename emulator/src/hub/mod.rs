@@ -11,6 +11,7 @@ pub(crate) mod access;
 pub(crate) mod c2d;
 pub(crate) mod cell;
 pub(crate) mod counters;
+pub(crate) mod device_cas;
 pub(crate) mod fleet;
 pub(crate) mod methods;
 pub(crate) mod outbox;
@@ -30,9 +31,11 @@ use job_service::Clock;
 use self::access::Policies;
 use self::c2d::CloudToDevice;
 use self::counters::Counters;
+use self::device_cas::DeviceCas;
 use self::outbox::CloseReason;
 use self::registry::Registry;
 use self::telemetry::{LogBounds, TelemetryLog};
+use crate::tls::DeviceCa;
 
 /// What the hub does where the service's reaction is a choice (see
 /// `ARCHITECTURE.md`, "Choices").
@@ -59,6 +62,8 @@ pub(crate) struct HubSettings {
     /// How long an MQTT client waits for its CONNACK.
     pub(crate) connack_delay: Duration,
     pub(crate) c2d: CloudToDeviceSettings,
+    /// Authorities of devices that a reset does not take away.
+    pub(crate) device_cas: Vec<DeviceCa>,
 }
 
 /// Everything that a hub knows.
@@ -69,6 +74,7 @@ pub(crate) struct HubState {
     pub(crate) counters: Counters,
     pub(crate) telemetry: TelemetryLog,
     pub(crate) c2d: CloudToDevice,
+    pub(crate) device_cas: DeviceCas,
 }
 
 impl HubState {
@@ -76,6 +82,7 @@ impl HubState {
         Self {
             telemetry: TelemetryLog::new(settings.telemetry),
             c2d: CloudToDevice::new(settings.c2d.feedback),
+            device_cas: DeviceCas::new(settings.device_cas.clone()),
             settings,
             clock,
             registry: Registry::default(),
@@ -83,8 +90,8 @@ impl HubState {
         }
     }
 
-    /// Forgets all devices, telemetry and counts, and sets the clock back to
-    /// the system's.
+    /// Forgets all devices, telemetry, counts and the authorities that were
+    /// added since the start, and sets the clock back to the system's.
     pub(crate) fn reset(&self) {
         // Taken apart so that a new field cannot be forgotten here.
         let Self {
@@ -94,10 +101,12 @@ impl HubState {
             counters,
             telemetry,
             c2d,
+            device_cas,
         } = self;
         self.clear_registry(CloseReason::Shutdown);
         c2d.clear();
         telemetry.clear();
+        device_cas.reset();
         counters.reset();
         clock.reset();
     }

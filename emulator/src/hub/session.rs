@@ -248,6 +248,7 @@ mod tests {
             strictness: crate::Strictness::Strict,
             connack_delay: std::time::Duration::ZERO,
             c2d: hub_core::c2d::Settings::default(),
+            device_cas: Vec::new(),
         };
         let hub = Arc::new(HubState::new(settings, Clock::manual(Timestamp::NEVER)));
         let id = DeviceId::parse("d").unwrap();

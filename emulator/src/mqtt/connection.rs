@@ -23,6 +23,7 @@ use super::protocol::{self, Next, Violation};
 use crate::hub::HubState;
 use crate::hub::outbox::{CloseReason, Outbox};
 use crate::hub::session::Session;
+use crate::tls::ClientCertificate;
 
 /// How long a write may make no progress before the peer counts as gone; the
 /// emulator's own choice, the shortest keep-alive that SDKs use by default.
@@ -60,16 +61,19 @@ enum Ending {
 }
 
 /// Serves a connection until it ends. Never fails: a bad peer is closed.
-pub(crate) async fn serve<S>(mut stream: S, hub: Arc<HubState>)
+/// `certificate` is what the client presented in the TLS handshake, if there
+/// was one; it counts for CONNECT only and is not kept beyond.
+pub(crate) async fn serve<S>(mut stream: S, hub: Arc<HubState>, certificate: Option<ClientCertificate>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut packets = PacketBuffer::new(limits::MQTT_CONNECT_BYTES);
     let opened = timeout(
         limits::MQTT_CONNECT_DEADLINE,
-        open(&mut stream, &mut packets, &hub),
+        open(&mut stream, &mut packets, &hub, certificate.as_ref()),
     )
     .await;
+    drop(certificate);
     let Ok(Some(accepted)) = opened else {
         shut_down(&mut stream).await;
         return;
@@ -114,7 +118,12 @@ async fn shut_down<S: AsyncWrite + Unpin>(stream: &mut S) {
 }
 
 /// Reads CONNECT and answers it; `None` when the connection is not to go on.
-async fn open<S>(stream: &mut S, packets: &mut PacketBuffer, hub: &Arc<HubState>) -> Option<Accepted>
+async fn open<S>(
+    stream: &mut S,
+    packets: &mut PacketBuffer,
+    hub: &Arc<HubState>,
+    certificate: Option<&ClientCertificate>,
+) -> Option<Accepted>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -127,6 +136,7 @@ where
                 }
                 break handshake::decide(hub, &connect);
             }
+            Ok(Some(Packet::Connect(connect))) => break handshake::decide(hub, &connect, certificate),
             // Anything else first is not an MQTT client of ours.
             Ok(Some(_)) => return None,
             Ok(None) => {

@@ -17,9 +17,10 @@ use mqtt_wire::{Connect, ConnectAckReason, LEVEL_3_1_1, QoS};
 use tokio::time::Instant;
 
 use crate::hub::HubState;
-use crate::hub::access::Denied;
+use crate::hub::access::{Channel, Credentials, Denied};
 use crate::hub::cell::Persistence;
 use crate::hub::session::Session;
+use crate::tls::ClientCertificate;
 
 /// A connection that was let in.
 pub(super) struct Accepted {
@@ -44,7 +45,12 @@ pub(super) struct Refusal {
 }
 
 /// Decides on a CONNECT and, if it is in order, opens the session.
-pub(super) fn decide(hub: &Arc<HubState>, connect: &Connect) -> Result<Accepted, Refusal> {
+/// `certificate` is what the client presented in the TLS handshake.
+pub(super) fn decide(
+    hub: &Arc<HubState>,
+    connect: &Connect,
+    certificate: Option<&ClientCertificate>,
+) -> Result<Accepted, Refusal> {
     if connect.protocol.level() != LEVEL_3_1_1 {
         return Err(refuse(
             ConnectAckReason::UnacceptableProtocolVersion,
@@ -69,18 +75,20 @@ pub(super) fn decide(hub: &Arc<HubState>, connect: &Connect) -> Result<Accepted,
             "client id and user name name different identities",
         ));
     }
-    let password = connect
-        .password
-        .as_deref()
-        .ok_or_else(|| refuse(ConnectAckReason::NotAuthorized, "there is no password"))?;
     let target = user_name.target;
-    let token = std::str::from_utf8(password).map_err(|_| {
+    let password = connect.password.as_deref().map(std::str::from_utf8).transpose();
+    let token = password.map_err(|_| {
         refuse(
             ConnectAckReason::BadUserNameOrPassword,
             "the password is not UTF-8",
         )
     })?;
-    let expiry = hub.authorize_device(token, &target).map_err(|denied| {
+    let credentials = Credentials {
+        token,
+        certificate,
+        channel: Channel::Connection,
+    };
+    let expiry = hub.authorize_device(&credentials, &target).map_err(|denied| {
         let code = match denied {
             Denied::Malformed => ConnectAckReason::BadUserNameOrPassword,
             _ => ConnectAckReason::NotAuthorized,

@@ -164,8 +164,8 @@ pub struct Thumbprints {
     pub secondary: Option<Thumbprint>,
 }
 
-/// A certificate's SHA-1 or SHA-256 hash: 40 or 64 hex digits without
-/// separators, in the case that the client wrote.
+/// A certificate's SHA-1 or SHA-256 hash: 40 or 64 hex digits in the form that
+/// the client wrote, with any case and perhaps a colon after each byte.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Thumbprint(Box<str>);
@@ -176,19 +176,42 @@ impl Thumbprint {
     /// # Errors
     /// `ArgumentInvalid` when it is not 40 or 64 hex digits.
     pub fn parse(text: &str) -> Result<Self, ServiceError> {
-        let digits = text.bytes().all(|b| b.is_ascii_hexdigit());
-        if !digits || !THUMBPRINT_DIGITS.contains(&text.len()) {
-            return Err(ServiceError::invalid(
+        let is_digits = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
+        let digits = if text.contains(':') {
+            // As OpenSSL prints it; colons stand between bytes only.
+            let bytes = || text.split(':');
+            bytes()
+                .all(|byte| byte.len() == 2 && is_digits(byte))
+                .then(|| 2 * bytes().count())
+        } else {
+            is_digits(text).then_some(text.len())
+        };
+        match digits {
+            Some(digits) if THUMBPRINT_DIGITS.contains(&digits) => Ok(Self(text.into())),
+            _ => Err(ServiceError::invalid(
                 "thumbprint must be 40 (SHA-1) or 64 (SHA-256) hexadecimal digits",
-            ));
+            )),
         }
-        Ok(Self(text.into()))
     }
 
-    /// The hex digits as written by the client; compare them case-insensitively.
+    /// The thumbprint as written by the client; [`Thumbprint::is_of`] compares.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether this is the thumbprint with the bytes of `hash`, however it is
+    /// written.
+    #[must_use]
+    pub fn is_of(&self, hash: &[u8]) -> bool {
+        let digits = self
+            .0
+            .bytes()
+            .filter(|b| *b != b':')
+            .map(|b| b.to_ascii_lowercase());
+        let nibbles = hash.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+        let expected = nibbles.map(|nibble| b"0123456789abcdef"[usize::from(nibble)]);
+        digits.eq(expected)
     }
 }
 
@@ -351,6 +374,24 @@ mod tests {
     }
 
     #[test]
+    fn thumbprints_are_kept_as_written_and_compared_by_value() {
+        let hash: Vec<u8> = (0..20).map(|i| i * 13).collect();
+        let lower: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let colons = hash
+            .iter()
+            .map(|byte| format!("{byte:02X}"))
+            .collect::<Vec<_>>()
+            .join(":");
+        for text in [&lower, &lower.to_uppercase(), &colons] {
+            let thumbprint = Thumbprint::parse(text).unwrap();
+            assert_eq!(thumbprint.as_str(), text);
+            assert!(thumbprint.is_of(&hash), "{text}");
+            assert!(!thumbprint.is_of(&hash[..19]), "{text}");
+            assert!(!thumbprint.is_of(&[0; 20]), "{text}");
+        }
+    }
+
+    #[test]
     fn each_kind_is_read() {
         for (authentication, kind) in [
             (json!({"type": "selfSigned"}), "selfSigned"),
@@ -388,7 +429,10 @@ mod tests {
             json!({"symmetricKey": []}),
             json!({"x509Thumbprint": {"primaryThumbprint": "ab"}}),
             json!({"x509Thumbprint": {"primaryThumbprint": "g".repeat(40)}}),
-            json!({"x509Thumbprint": {"primaryThumbprint": vec!["ab"; 20].join(":")}}),
+            json!({"x509Thumbprint": {"primaryThumbprint": vec!["ab"; 19].join(":")}}),
+            json!({"x509Thumbprint": {"primaryThumbprint": format!("{}:", "ab".repeat(20))}}),
+            json!({"x509Thumbprint": {"primaryThumbprint": vec!["abcd"; 10].join(":")}}),
+            json!({"x509Thumbprint": {"primaryThumbprint": vec!["a"; 40].join(":")}}),
         ] {
             assert_eq!(
                 read(authentication.clone()).map_err(|e| e.code),

@@ -13,6 +13,7 @@
 mod authentication;
 mod body;
 mod bulk;
+mod certificate;
 mod connection;
 mod device;
 mod fresh;
@@ -24,6 +25,7 @@ mod tests;
 
 pub use authentication::{Authentication, KeyPair, SymmetricKey, Thumbprint, Thumbprints};
 pub use bulk::{BulkAction, BulkEntry, BulkError, BulkResult, IdentitySpec, ImportMode, parse_bulk};
+pub use certificate::{CertificateRefusal, PresentedCertificate};
 pub use connection::{Connection, ConnectionState};
 pub use device::{Capabilities, DeviceDocument, DeviceIdentity, DeviceSpec, Status};
 pub use fresh::Fresh;

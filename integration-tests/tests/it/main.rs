@@ -30,3 +30,4 @@ mod rest_modules;
 mod rest_queries;
 mod rest_twins;
 mod scenario;
+mod x509;

@@ -58,6 +58,9 @@ const ROUTES: &[(&str, &str, Right)] = &[
     ("POST", "/_emulator/clock/advance", Anyone),
     ("DELETE", "/_emulator/state", Anyone),
     ("GET", "/_emulator/ca.pem", Anyone),
+    ("GET", "/_emulator/device-cas", Anyone),
+    ("POST", "/_emulator/device-cas", Anyone),
+    ("DELETE", "/_emulator/device-cas/{thumbprint}", Anyone),
     // Credentials come in CONNECT.
     ("GET", "/$iothub/websocket", Anyone),
 ];

@@ -2,6 +2,7 @@
 
 pub mod answering;
 pub mod back_end;
+pub mod certificates;
 pub mod device;
 pub mod jobs;
 pub mod methods;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::transport::Socket;
 use super::{soon, start_hub};
 
 /// The version that every call asks for unless it says otherwise.
@@ -167,6 +168,16 @@ impl Call {
     /// Sends the call and waits for the reply.
     pub async fn send(self) -> Reply {
         self.start().await.reply().await
+    }
+
+    /// Sends the call on a connection of the test's making.
+    pub async fn send_over(self, mut stream: impl Socket) -> Reply {
+        let line = format!("{} {}", self.method, self.path);
+        let _ = stream.write_all(&self.bytes()).await;
+        let mut bytes = Vec::new();
+        // A missing farewell after a complete reply is no matter.
+        let _ = soon(&line, stream.read_to_end(&mut bytes)).await;
+        Reply::parse(line, &bytes)
     }
 
     /// Sends the call and leaves the reply for later; dropping what this

@@ -1,6 +1,7 @@
 //! The ways on which a device reaches a hub.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -20,6 +21,8 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
+
+use super::certificates::Holder;
 
 /// Anything that MQTT can run over.
 pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -48,18 +51,28 @@ impl Transport {
     ];
 
     pub async fn open(self, hub: &Hub) -> Box<dyn Socket> {
+        self.open_as(hub, None).await
+    }
+
+    /// Opens a connection with a client certificate, where there is TLS.
+    pub async fn open_as(self, hub: &Hub, holder: Option<&Holder>) -> Box<dyn Socket> {
+        let tls = async |version, address: Option<SocketAddr>| {
+            TlsClient::new(hub, version, holder)
+                .connect(address.unwrap())
+                .await
+        };
         match self {
             Self::Memory => Box::new(hub.connect_in_memory()),
             Self::Tcp => Box::new(TcpStream::connect(hub.mqtt_address().unwrap()).await.unwrap()),
-            Self::Tls12 => Box::new(tls(hub, hub.mqtts_address().unwrap(), &version::TLS12).await),
-            Self::Tls13 => Box::new(tls(hub, hub.mqtts_address().unwrap(), &version::TLS13).await),
+            Self::Tls12 => Box::new(tls(&version::TLS12, hub.mqtts_address()).await),
+            Self::Tls13 => Box::new(tls(&version::TLS13, hub.mqtts_address()).await),
             Self::WebSocket => {
                 let stream = TcpStream::connect(hub.http_address().unwrap()).await.unwrap();
                 let socket = upgrade(stream, WEBSOCKET_PATH, Some("mqtt")).await.unwrap();
                 Box::new(FrameBytes::new(socket))
             }
             Self::WebSocketOverTls => {
-                let stream = tls(hub, hub.https_address().unwrap(), &version::TLS12).await;
+                let stream = tls(&version::TLS12, hub.https_address()).await;
                 let socket = upgrade(stream, WEBSOCKET_PATH, Some("mqtt")).await.unwrap();
                 Box::new(FrameBytes::new(socket))
             }
@@ -67,29 +80,45 @@ impl Transport {
     }
 }
 
-/// A TLS connection that trusts the hub's CA and nobody else.
-async fn tls(
-    hub: &Hub,
-    address: std::net::SocketAddr,
+/// A TLS client that trusts the hub's CA and nobody else. It resumes sessions.
+pub struct TlsClient {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
     version: &'static SupportedProtocolVersion,
-) -> TlsStream<TcpStream> {
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(hub.ca_pem().as_bytes()).unwrap())
-        .unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(&[version])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let stream = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from(hub.host_name().to_owned()).unwrap();
-    let stream = TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
-        .unwrap();
-    assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));
-    stream
+}
+
+impl TlsClient {
+    pub fn new(hub: &Hub, version: &'static SupportedProtocolVersion, holder: Option<&Holder>) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(hub.ca_pem().as_bytes()).unwrap())
+            .unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match holder {
+            None => builder.with_no_client_auth(),
+            Some(Holder { chain, key }) => builder
+                .with_client_auth_cert(chain.clone(), key.clone_key())
+                .unwrap(),
+        };
+        Self {
+            config: Arc::new(config),
+            name: ServerName::try_from(hub.host_name().to_owned()).unwrap(),
+            version,
+        }
+    }
+
+    pub async fn connect(&self, address: SocketAddr) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let stream = TlsConnector::from(self.config.clone())
+            .connect(self.name.clone(), stream)
+            .await
+            .unwrap();
+        assert_eq!(stream.get_ref().1.protocol_version(), Some(self.version.version));
+        stream
+    }
 }
 
 /// Where the hub takes WebSockets.

@@ -19,6 +19,8 @@ use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use time::{Duration, OffsetDateTime};
 
+use super::client::AnyClient;
+
 /// File of the CA certificate in the data directory, for clients to trust.
 pub(crate) const CA_FILE: &str = "ca.pem";
 /// File of the CA's private key in the data directory, readable by its owner only.
@@ -140,7 +142,7 @@ impl Authority {
         // needed; safe protocol versions are TLS 1.2 and 1.3.
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
+            .with_client_cert_verifier(Arc::new(AnyClient))
             .with_single_cert(chain, key)?;
         // Without it devices that reconnect would mostly make full handshakes:
         // the built-in cache holds 256 sessions.
