@@ -11,6 +11,9 @@ mod auth;
 mod devices;
 mod error;
 mod jobs;
+// Used by the message routes.
+#[allow(dead_code)]
+mod message_headers;
 mod methods;
 mod path;
 mod query;
