@@ -19,6 +19,7 @@ mod path;
 mod query;
 mod reply;
 mod request;
+mod telemetry;
 mod twins;
 mod websocket;
 
@@ -70,6 +71,11 @@ pub(crate) fn router(app: App) -> Router {
             get(devices::read_module)
                 .put(devices::write_module)
                 .delete(devices::remove_module),
+        )
+        .route("/devices/{device}/messages/events", post(telemetry::send))
+        .route(
+            "/devices/{device}/modules/{module}/messages/events",
+            post(telemetry::send),
         )
         .route("/statistics/devices", get(devices::registry_statistics))
         .route("/statistics/service", get(devices::service_statistics))
