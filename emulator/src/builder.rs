@@ -4,12 +4,14 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hub_core::limits;
-use hub_core::sas::Key;
+use hub_core::sas::{Key, derive_device_key};
 use job_service::{Clock, EngineSettings};
 use tokio::net::TcpListener;
 
+use crate::blobs::BlobStore;
 use crate::hub::access::Policies;
 use crate::hub::telemetry::LogBounds;
 use crate::hub::{HubSettings, HubState, Strictness};
@@ -63,6 +65,8 @@ pub struct HubBuilder {
     methods_in_flight: usize,
     telemetry: LogBounds,
     jobs: EngineSettings,
+    blob_dir: Option<PathBuf>,
+    upload_ttl: Duration,
 }
 
 /// Why a hub did not start.
@@ -99,6 +103,8 @@ impl HubBuilder {
             methods_in_flight: limits::METHODS_IN_FLIGHT,
             telemetry: LogBounds::default(),
             jobs: EngineSettings::default(),
+            blob_dir: None,
+            upload_ttl: limits::UPLOAD_TTL,
         }
     }
 
@@ -172,6 +178,23 @@ impl HubBuilder {
         self
     }
 
+    /// Where the hub's own blob storage keeps uploaded and exported files: a
+    /// directory for each container. By default a temporary directory, made
+    /// when it is needed and removed with the hub.
+    #[must_use]
+    pub fn blob_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.blob_dir = Some(directory.into());
+        self
+    }
+
+    /// How long a device may take for a file upload; [`limits::UPLOAD_TTL`] by
+    /// default. The service accepts 1 minute to 24 hours.
+    #[must_use]
+    pub fn upload_ttl(mut self, ttl: Duration) -> Self {
+        self.upload_ttl = ttl;
+        self
+    }
+
     /// Binds all ports and starts serving. When this returns, clients can connect.
     ///
     /// # Errors
@@ -194,12 +217,15 @@ impl HubBuilder {
         let state = Arc::new(HubState::new(
             HubSettings {
                 host_name: self.host_name,
+                blob_key: derive_device_key(&key, "blob storage"),
+                upload_ttl: self.upload_ttl,
                 policies: Policies::new(key),
                 methods_in_flight: self.methods_in_flight,
                 telemetry: self.telemetry,
                 strictness: self.strictness,
             },
             clock,
+            BlobStore::new(self.blob_dir),
         ));
         Ok(server::start(
             state,

@@ -54,7 +54,8 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
         .ports(args.ports())
         .strictness(args.strictness())
         .jobs(args.jobs())
-        .data_dir(&data_dir);
+        .data_dir(&data_dir)
+        .blob_dir(args.blob_dir());
     if let Some(cap) = args.methods_in_flight {
         builder = builder.methods_in_flight(cap.get());
     }

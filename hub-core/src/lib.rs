@@ -8,10 +8,13 @@
 //! Reading order: [`ids`], [`time`] and [`error`] are the vocabulary;
 //! [`sas`], [`topic`] and [`property_bag`] read what clients send;
 //! [`registry`], [`twin`] and [`method`] hold a device's state;
-//! [`query`] selects devices and [`job`] runs an action over them.
+//! [`query`] selects devices and [`job`] runs an action over them;
+//! [`blob`] and [`file_upload`] are about files.
 
+pub mod blob;
 pub mod connection_string;
 pub mod error;
+pub mod file_upload;
 pub mod ids;
 pub mod job;
 pub mod json;

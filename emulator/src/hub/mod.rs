@@ -10,6 +10,7 @@
 pub(crate) mod access;
 pub(crate) mod cell;
 pub(crate) mod counters;
+pub(crate) mod file_upload;
 pub(crate) mod fleet;
 pub(crate) mod methods;
 pub(crate) mod outbox;
@@ -20,14 +21,20 @@ pub(crate) mod session;
 pub(crate) mod telemetry;
 pub(crate) mod twins;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use hub_core::error::{ErrorCode, ServiceError};
+use hub_core::sas::Key;
 use job_service::Clock;
 
 use self::access::Policies;
 use self::counters::Counters;
+use self::file_upload::FileNotifications;
 use self::outbox::CloseReason;
 use self::registry::Registry;
 use self::telemetry::{LogBounds, TelemetryLog};
+use crate::blobs::BlobStore;
 
 /// What the hub does where the service's reaction is a choice (see
 /// `ARCHITECTURE.md`, "Choices").
@@ -51,6 +58,10 @@ pub(crate) struct HubSettings {
     pub(crate) methods_in_flight: usize,
     pub(crate) telemetry: LogBounds,
     pub(crate) strictness: Strictness,
+    /// Signs the tokens of the hub's own blob storage.
+    pub(crate) blob_key: Key,
+    /// How long a device may take for a file upload.
+    pub(crate) upload_ttl: Duration,
 }
 
 /// Everything that a hub knows.
@@ -60,21 +71,25 @@ pub(crate) struct HubState {
     pub(crate) registry: Registry,
     pub(crate) counters: Counters,
     pub(crate) telemetry: TelemetryLog,
+    pub(crate) blobs: Arc<BlobStore>,
+    pub(crate) file_notifications: FileNotifications,
 }
 
 impl HubState {
-    pub(crate) fn new(settings: HubSettings, clock: Clock) -> Self {
+    pub(crate) fn new(settings: HubSettings, clock: Clock, blobs: BlobStore) -> Self {
         Self {
             telemetry: TelemetryLog::new(settings.telemetry),
             settings,
             clock,
             registry: Registry::default(),
             counters: Counters::default(),
+            blobs: Arc::new(blobs),
+            file_notifications: FileNotifications::default(),
         }
     }
 
-    /// Forgets all devices, telemetry and counts, and sets the clock back to
-    /// the system's.
+    /// Forgets all devices, telemetry, notifications and counts, and sets the
+    /// clock back to the system's. Blobs stay.
     pub(crate) fn reset(&self) {
         // Taken apart so that a new field cannot be forgotten here.
         let Self {
@@ -83,9 +98,13 @@ impl HubState {
             registry: _,
             counters,
             telemetry,
+            blobs,
+            file_notifications,
         } = self;
         self.clear_registry(CloseReason::Shutdown);
         telemetry.clear();
+        blobs.forget_blocks();
+        file_notifications.clear();
         counters.reset();
         clock.reset();
     }
