@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use hub_core::c2d::Settings as CloudToDeviceSettings;
 use hub_core::limits;
-use hub_core::sas::Key;
+use hub_core::sas::{Key, derive_device_key};
 use job_service::{Clock, EngineSettings};
 use tokio::net::TcpListener;
 
+use crate::blobs::BlobStore;
 use crate::hub::access::Policies;
 use crate::hub::device_cas;
 use crate::hub::telemetry::LogBounds;
@@ -69,6 +70,8 @@ pub struct HubBuilder {
     jobs: EngineSettings,
     c2d: CloudToDeviceSettings,
     device_cas: Vec<DeviceCa>,
+    blob_dir: Option<PathBuf>,
+    upload_ttl: Duration,
 }
 
 /// Why a hub did not start.
@@ -108,6 +111,8 @@ impl HubBuilder {
             jobs: EngineSettings::default(),
             c2d: CloudToDeviceSettings::default(),
             device_cas: Vec::new(),
+            blob_dir: None,
+            upload_ttl: limits::UPLOAD_TTL,
         }
     }
 
@@ -206,6 +211,21 @@ impl HubBuilder {
     pub fn device_ca(mut self, pem: impl AsRef<[u8]>) -> Result<Self, DeviceCaError> {
         device_cas::merge(&mut self.device_cas, DeviceCa::parse(pem.as_ref())?)?;
         Ok(self)
+    /// Where the hub's own blob storage keeps uploaded and exported files: a
+    /// directory for each container. By default a temporary directory, made
+    /// when it is needed and removed with the hub.
+    #[must_use]
+    pub fn blob_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.blob_dir = Some(directory.into());
+        self
+    }
+
+    /// How long a device may take for a file upload; [`limits::UPLOAD_TTL`] by
+    /// default. The service accepts 1 minute to 24 hours.
+    #[must_use]
+    pub fn upload_ttl(mut self, ttl: Duration) -> Self {
+        self.upload_ttl = ttl;
+        self
     }
 
     /// Binds all ports and starts serving. When this returns, clients can connect.
@@ -230,6 +250,8 @@ impl HubBuilder {
         let state = Arc::new(HubState::new(
             HubSettings {
                 host_name: self.host_name,
+                blob_key: derive_device_key(&key, "blob storage"),
+                upload_ttl: self.upload_ttl,
                 policies: Policies::new(key),
                 methods_in_flight: self.methods_in_flight,
                 telemetry: self.telemetry,
@@ -239,6 +261,7 @@ impl HubBuilder {
                 device_cas: self.device_cas,
             },
             clock,
+            BlobStore::new(self.blob_dir),
         ));
         Ok(server::start(
             state,

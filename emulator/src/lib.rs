@@ -15,6 +15,7 @@
 //! [`Hub::shutdown`]. Several can live in one process. The way of a packet, a
 //! request and a job through this crate is drawn in `ARCHITECTURE.md`.
 
+mod blobs;
 mod builder;
 mod http;
 mod hub;

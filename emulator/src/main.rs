@@ -70,6 +70,8 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
         .jobs(args.jobs())
         .cloud_to_device(args.cloud_to_device())
         .data_dir(&data_dir);
+        .data_dir(&data_dir)
+        .blob_dir(args.blob_dir());
     if let Some(cap) = args.methods_in_flight {
         builder = builder.methods_in_flight(cap.get());
     }

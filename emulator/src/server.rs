@@ -10,6 +10,8 @@ use hub_core::c2d::Draft;
 use hub_core::error::ServiceError;
 use hub_core::ids::{DeviceId, Target};
 use hub_core::property_bag::MessageProperties;
+use hub_core::file_upload::FileNotification;
+use hub_core::ids::DeviceId;
 use hub_core::registry::{DeviceSpec, IfMatch};
 use hub_core::time::Timestamp;
 use hyper::server::conn::http1;
@@ -91,13 +93,6 @@ pub(crate) fn start(
     access_key: String,
 ) -> Hub {
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let app = App {
-        jobs: Arc::new(JobEngine::new(state.clone(), state.clock.clone(), jobs)),
-        hub: state,
-        tasks: tasks.clone(),
-        stop: stop.clone(),
-        ca_pem: ca_pem.into(),
-    };
     let Listeners {
         mqtt,
         mqtts,
@@ -110,6 +105,15 @@ pub(crate) fn start(
         mqtts: address(&mqtts),
         http: address(&http),
         https: address(&https),
+    };
+    let app = App {
+        jobs: Arc::new(JobEngine::new(state.clone(), state.clock.clone(), jobs)),
+        hub: state,
+        tasks: tasks.clone(),
+        stop: stop.clone(),
+        http_port: addresses.http.map(|address| address.port()),
+        https_port: addresses.https.map(|address| address.port()),
+        ca_pem: ca_pem.into(),
     };
     let acceptor = TlsAcceptor::from(tls);
     let router = http::router(app.clone());
@@ -386,6 +390,13 @@ impl Hub {
     #[must_use]
     pub fn telemetry_after(&self, sequence: u64) -> Vec<TelemetryMessage> {
         self.app.hub.telemetry.after(sequence)
+    }
+
+    /// The kept notifications of files that devices uploaded, after position
+    /// `sequence` (0: all), oldest first.
+    #[must_use]
+    pub fn file_notifications_after(&self, sequence: u64) -> Vec<FileNotification> {
+        self.app.hub.file_notifications.after(sequence)
     }
 
     /// Stops the hub: no new connections, running jobs end with their recorded

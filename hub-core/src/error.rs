@@ -53,8 +53,18 @@ error_codes! {
     ArgumentNull = 400_005,
     /// The body is not in the expected format.
     IotHubFormatError = 400_006,
+    /// A container of an import or export job cannot be used.
+    BlobContainerValidationError = 400_008,
     /// One device occurs twice in a bulk request.
     DeviceDefinedMultipleTimes = 400_011,
+    /// The correlation id names no file upload of the device.
+    InvalidFileUploadCorrelationId = 400_015,
+    /// The file upload's time is over.
+    ExpiredFileUploadCorrelationId = 400_016,
+    /// A file upload's notification is not in its form.
+    InvalidFileUploadCompletionStatus = 400_019,
+    /// The file that a device says it uploaded is not there.
+    InvalidStorageEndpointOrBlob = 400_020,
     /// The device connected again while the call was under way.
     ConnectionForcefullyClosedOnNewConnection = 400_027,
     /// A device scope that no Edge device has.
@@ -69,6 +79,10 @@ error_codes! {
     DeviceMaximumQueueDepthExceeded = 403_004,
     /// A message's expiry is over, or too far ahead.
     InvalidMessageExpiryTime = 403_009,
+    /// An import or export job is active.
+    JobQuotaExceeded = 403_003,
+    /// The device has as many file uploads in flight as it may.
+    DeviceMaximumActiveFileUploadLimitExceeded = 403_006,
     /// The tier does not have this operation.
     OperationNotAvailableInCurrentTier = 403_010,
     /// Too many method calls in flight to one device.

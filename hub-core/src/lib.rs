@@ -11,9 +11,15 @@
 //! [`query`] selects devices and [`job`] runs an action over them.
 
 pub mod c2d;
+//! [`registry`], [`twin`] and [`method`] hold a device's state;
+//! [`query`] selects devices and [`job`] runs an action over them;
+//! [`blob`] and [`file_upload`] are about files.
+
+pub mod blob;
 pub mod connection_string;
 pub mod duration;
 pub mod error;
+pub mod file_upload;
 pub mod ids;
 pub mod job;
 pub mod json;

@@ -134,6 +134,33 @@ pub const CERTIFICATE_CHAIN: usize = 8;
 /// Bytes of such a chain; the emulator's own. A chain becomes part of the
 /// session tickets of TLS, whose length is limited.
 pub const CERTIFICATE_CHAIN_BYTES: usize = 16 * 1024;
+/// Characters of a blob's name (storage naming guide).
+pub const BLOB_NAME_CHARS: usize = 1024;
+/// Bytes of a blob in the hub's own storage; the emulator's own.
+pub const BLOB_BYTES: u64 = 256 * 1024 * 1024;
+/// Blocks of a blob (storage guide).
+pub const BLOB_BLOCKS: usize = 50_000;
+/// Blobs that have blocks but were not committed; the emulator's own. The
+/// blocks of the one that waits longest go first.
+pub const BLOBS_UNCOMMITTED: usize = 64;
+/// Characters of a block's id in base64: 64 bytes (storage guide).
+pub const BLOCK_ID_CHARS: usize = 88;
+/// Containers of the hub's own storage; the emulator's own.
+pub const BLOB_CONTAINERS: usize = 1000;
+/// Blobs of one page of a listing (storage guide).
+pub const BLOB_LIST_PAGE: usize = 5000;
+/// File uploads in flight from one device (file upload guide).
+pub const UPLOADS_IN_FLIGHT: usize = 10;
+/// How long a device may take for an upload: the default of the hub's setting
+/// (file upload guide).
+pub const UPLOAD_TTL: Duration = Duration::from_secs(3600);
+/// File notifications kept, oldest go first; the emulator's own.
+pub const FILE_NOTIFICATIONS: usize = 10_000;
+/// Import and export jobs kept, oldest go first; the emulator's own.
+pub const REGISTRY_JOBS: usize = 100;
+/// Bytes of one line of an import file; the emulator's own, above the largest
+/// identity with a full twin.
+pub const IMPORT_LINE_BYTES: usize = 1024 * 1024;
 
 /// Bytes of an HTTP request body (bulk registration of 100 devices with full
 /// twins is the largest legal one); the emulator's own.

@@ -55,6 +55,10 @@ pub(crate) struct Args {
     /// need to trust it only once [default: the user's data directory]
     #[arg(long, global = true, value_name = "DIR", env = "IOTHUB_EMULATOR_DATA")]
     data_dir: Option<PathBuf>,
+    /// Directory for files that devices upload and jobs export, one directory
+    /// per container [default: `blobs` in the data directory]
+    #[arg(long, value_name = "DIR")]
+    blob_dir: Option<PathBuf>,
     /// Key of the shared access policies (iothubowner and the others), base64
     /// of 16 to 64 bytes
     #[arg(long, value_name = "BASE64", env = "IOTHUB_EMULATOR_KEY", default_value = DEVELOPMENT_KEY, hide_env_values = true)]
@@ -196,6 +200,12 @@ impl Args {
             .or_else(|| from("LOCALAPPDATA").map(|dir| dir.join("iothub-emulator")))
             .or_else(|| from("HOME").map(|dir| dir.join(".local/share/iothub-emulator")))
             .unwrap_or_else(|| ".iothub-emulator".into())
+    }
+
+    pub(crate) fn blob_dir(&self) -> PathBuf {
+        self.blob_dir
+            .clone()
+            .unwrap_or_else(|| self.data_dir().join("blobs"))
     }
 
     /// A start error with what to do about it.

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,15 +14,22 @@ use hub_core::c2d::Draft;
 use hub_core::error::ServiceError;
 use hub_core::ids::{DeviceId, IdError, ModuleId, Target};
 use hub_core::property_bag::{MessageProperties, SystemProperty};
+use hub_core::blob::ContainerName;
+use hub_core::error::ServiceError;
+use hub_core::file_upload::FileNotification;
+use hub_core::sas::blob::{BlobResource, sign};
 use hub_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::App;
 use super::error::HttpError;
+use super::files::storage_host;
 use super::reply::JsonReply;
 use super::request::{JsonBody, query_parameter};
+use crate::blobs::StoreError;
 use crate::hub::counters::CounterValues;
+use crate::hub::internal;
 use crate::hub::telemetry::TelemetryMessage;
 
 pub(super) async fn health(State(app): State<App>) -> Result<JsonReply, HttpError> {
@@ -77,6 +84,70 @@ pub(super) async fn telemetry(
         })
         .collect();
     JsonReply::of(&json!({ "total": app.hub.telemetry.total(), "messages": messages }))
+}
+
+/// The kept notifications of uploaded files after the position `?after=`
+/// (default: all of them), in the service's form and with their position.
+pub(super) async fn file_notifications(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+) -> Result<JsonReply, HttpError> {
+    #[derive(Serialize)]
+    struct Positioned<'a> {
+        sequence: u64,
+        #[serde(flatten)]
+        notification: &'a FileNotification,
+    }
+    let kept = app.hub.file_notifications.after(position(query.as_deref())?);
+    let notifications: Vec<_> = kept
+        .iter()
+        .map(|notification| Positioned {
+            sequence: notification.sequence,
+            notification,
+        })
+        .collect();
+    JsonReply::of(&json!({ "notifications": notifications }))
+}
+
+/// Makes a container in the hub's own blob storage, if it is not there, and
+/// gives its address with a token that opens it.
+pub(super) async fn create_container(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<JsonReply, HttpError> {
+    let container =
+        ContainerName::parse(&name).map_err(|e| ServiceError::invalid(format!("{name:?} is {e}")))?;
+    app.hub
+        .blobs
+        .create_container(&container)
+        .await
+        .map_err(|error| match error {
+            StoreError::TooManyContainers => ServiceError::invalid(error.to_string()),
+            error => internal(error),
+        })?;
+    let expires = app.hub.clock.now().saturating_add(CONTAINER_TTL);
+    let sas = sign(
+        BlobResource::Container(&container),
+        "rwdl",
+        expires,
+        &app.hub.settings.blob_key,
+    );
+    let host = storage_host(&app, &headers);
+    JsonReply::of(&json!({ "containerUri": format!("https://{host}/{container}{sas}") }))
+}
+
+/// How long a container's token opens it.
+const CONTAINER_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// The position after which a listing starts: `?after=`, by default the first.
+fn position(query: Option<&str>) -> Result<u64, ServiceError> {
+    match query_parameter(query, "after") {
+        None => Ok(0),
+        Some(text) => text
+            .parse()
+            .map_err(|_| ServiceError::invalid(format!("after={text:?} is not a position"))),
+    }
 }
 
 /// System properties by the names that they have in topics.

@@ -14,12 +14,20 @@ mod devices;
 mod error;
 mod feedback;
 mod jobs;
+mod blobs;
+mod devices;
+mod error;
+mod files;
+mod jobs;
+// Used by the message routes.
+#[allow(dead_code)]
 mod message_headers;
 mod methods;
 mod path;
 mod query;
 mod reply;
 mod request;
+mod telemetry;
 mod twins;
 mod websocket;
 
@@ -49,6 +57,9 @@ pub(crate) struct App {
     /// For connections that outlive their request.
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
+    /// Ports of the HTTP and HTTPS listeners.
+    pub(crate) http_port: Option<u16>,
+    pub(crate) https_port: Option<u16>,
     /// PEM of the CA that signed the hub's certificate.
     pub(crate) ca_pem: Arc<str>,
 }
@@ -98,6 +109,16 @@ pub(crate) fn router(app: App) -> Router {
         .route(
             "/messages/servicebound/feedback/{token}/abandon",
             post(feedback::abandon),
+        .route("/devices/{device}/messages/events", post(telemetry::send))
+        .route(
+            "/devices/{device}/modules/{module}/messages/events",
+            post(telemetry::send),
+        )
+        .route("/devices/{device}/files", post(files::start))
+        .route("/devices/{device}/files/notifications", post(files::finish))
+        .route(
+            "/devices/{device}/files/notifications/{upload}",
+            post(files::finish),
         )
         .route("/statistics/devices", get(devices::registry_statistics))
         .route("/statistics/service", get(devices::service_statistics))
@@ -120,6 +141,8 @@ pub(crate) fn router(app: App) -> Router {
         .route("/_emulator/counters", get(admin::counters))
         .route("/_emulator/telemetry", get(admin::telemetry))
         .route("/_emulator/c2d", post(admin::send_to_device))
+        .route("/_emulator/file-notifications", get(admin::file_notifications))
+        .route("/_emulator/containers/{container}", put(admin::create_container))
         .route("/_emulator/clock", get(admin::clock))
         .route("/_emulator/clock/advance", post(admin::advance_clock))
         .route("/_emulator/state", delete(admin::reset))
@@ -132,7 +155,7 @@ pub(crate) fn router(app: App) -> Router {
     service
         .merge(admin)
         .route("/$iothub/websocket", get(websocket::upgrade))
-        .fallback(unknown_path)
+        .fallback(blob_or_unknown)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(limits::HTTP_BODY_BYTES))
         .layer(from_fn_with_state(app.clone(), every_request))
@@ -141,9 +164,12 @@ pub(crate) fn router(app: App) -> Router {
 
 pub(crate) use self::path::canonical_uri;
 
-async fn unknown_path(request: Request) -> HttpError {
-    let text = format!("there is no resource at {}", request.uri().path());
-    HttpError::from(ServiceError::new(ErrorCode::GenericNotFound, text))
+/// What is no route may still be a blob.
+async fn blob_or_unknown(State(app): State<App>, request: Request) -> Response {
+    blobs::serve(&app, request).await.unwrap_or_else(|request| {
+        let text = format!("there is no resource at {}", request.uri().path());
+        HttpError::from(ServiceError::new(ErrorCode::GenericNotFound, text)).into_response()
+    })
 }
 
 async fn unknown_method(method: Method, request: Request) -> HttpError {

@@ -18,6 +18,11 @@ const SHAPES: [&[&str]; 17] = [
     &["devices", "*", "messages", "devicebound", "*", "abandon"],
     &["devices", "*", "commands"],
     &["messages", "servicebound", "feedback", "*", "abandon"],
+const SHAPES: &[&[&str]] = &[
+    &["devices", "query"],
+    &["devices", "*", "modules", "*", "messages", "events"],
+    &["devices", "*", "messages", "events"],
+    &["devices", "*", "files", "notifications", "*"],
     &["statistics", "devices"],
     &["statistics", "service"],
     &["twins", "*", "methods"],
@@ -29,6 +34,8 @@ const SHAPES: [&[&str]; 17] = [
     &["devices", "*"],
     &["twins", "*", "modules", "*"],
     &["jobs", "v2", "*"],
+    &["jobs", "create"],
+    &["jobs", "*"],
 ];
 
 /// The URI with its path in the route table's spelling.
@@ -68,7 +75,7 @@ fn canonical(path: &str) -> Cow<'_, str> {
         if segments.len() <= shape.len() && matches(&segments, shape) {
             let spelled: String = segments
                 .iter()
-                .zip(shape)
+                .zip(*shape)
                 .flat_map(|(segment, keyword)| ["/", if *keyword == "*" { segment } else { keyword }])
                 .collect();
             return if spelled == path {
@@ -78,11 +85,8 @@ fn canonical(path: &str) -> Cow<'_, str> {
             };
         }
     }
-    if trimmed.len() == path.len() {
-        Cow::Borrowed(path)
-    } else {
-        Cow::Owned(trimmed.into())
-    }
+    // Blobs have names of their own, in which every character counts.
+    Cow::Borrowed(path)
 }
 
 fn matches(segments: &[&str], shape: &[&str]) -> bool {
@@ -130,7 +134,18 @@ mod tests {
             ),
             ("/%2F", "/"),
             ("/", "/"),
-            ("/unknown/", "/unknown"),
+            ("/unknown/", "/unknown/"),
+            (
+                "/device-uploads/Devices/a%2Fb//c/?sig=x%2F",
+                "/device-uploads/Devices/a%2Fb//c/?sig=x%2F",
+            ),
+            ("/Jobs/Create", "/jobs/create"),
+            ("/jobs/J1/", "/jobs/J1"),
+            ("/Devices/D/Messages/Events", "/devices/D/messages/events"),
+            (
+                "/devices/D/Files/Notifications/Files",
+                "/devices/D/files/notifications/Files",
+            ),
         ] {
             assert_eq!(
                 canonical_uri(given.parse().unwrap()).to_string(),

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use hub_core::error::{ErrorCode, ServiceError};
+use hub_core::file_upload::Uploads;
 use hub_core::ids::{ModuleId, Target};
 use hub_core::limits;
 use hub_core::method::{self, MethodCall, MethodResponse, PendingCalls, RequestId};
@@ -47,6 +48,8 @@ pub(crate) struct DeviceState {
     pub(crate) identity: DeviceIdentity,
     pub(crate) endpoint: Endpoint,
     pub(crate) modules: BTreeMap<ModuleId, ModuleState>,
+    /// File uploads that were granted and not finished.
+    pub(crate) uploads: Uploads,
     /// Set when the device leaves the registry, for those who still hold its cell.
     pub(crate) deleted: bool,
 }
@@ -63,6 +66,7 @@ impl DeviceState {
             identity,
             endpoint: Endpoint::new(now),
             modules: BTreeMap::new(),
+            uploads: Uploads::default(),
             deleted: false,
         }
     }

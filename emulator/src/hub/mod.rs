@@ -12,6 +12,7 @@ pub(crate) mod c2d;
 pub(crate) mod cell;
 pub(crate) mod counters;
 pub(crate) mod device_cas;
+pub(crate) mod file_upload;
 pub(crate) mod fleet;
 pub(crate) mod methods;
 pub(crate) mod outbox;
@@ -25,7 +26,11 @@ pub(crate) mod twins;
 use std::time::Duration;
 
 use hub_core::c2d::Settings as CloudToDeviceSettings;
+use std::sync::Arc;
+use std::time::Duration;
+
 use hub_core::error::{ErrorCode, ServiceError};
+use hub_core::sas::Key;
 use job_service::Clock;
 
 use self::access::Policies;
@@ -36,6 +41,11 @@ use self::outbox::CloseReason;
 use self::registry::Registry;
 use self::telemetry::{LogBounds, TelemetryLog};
 use crate::tls::DeviceCa;
+use self::file_upload::FileNotifications;
+use self::outbox::CloseReason;
+use self::registry::Registry;
+use self::telemetry::{LogBounds, TelemetryLog};
+use crate::blobs::BlobStore;
 
 /// What the hub does where the service's reaction is a choice (see
 /// `ARCHITECTURE.md`, "Choices").
@@ -64,6 +74,10 @@ pub(crate) struct HubSettings {
     pub(crate) c2d: CloudToDeviceSettings,
     /// Authorities of devices that a reset does not take away.
     pub(crate) device_cas: Vec<DeviceCa>,
+    /// Signs the tokens of the hub's own blob storage.
+    pub(crate) blob_key: Key,
+    /// How long a device may take for a file upload.
+    pub(crate) upload_ttl: Duration,
 }
 
 /// Everything that a hub knows.
@@ -75,10 +89,12 @@ pub(crate) struct HubState {
     pub(crate) telemetry: TelemetryLog,
     pub(crate) c2d: CloudToDevice,
     pub(crate) device_cas: DeviceCas,
+    pub(crate) blobs: Arc<BlobStore>,
+    pub(crate) file_notifications: FileNotifications,
 }
 
 impl HubState {
-    pub(crate) fn new(settings: HubSettings, clock: Clock) -> Self {
+    pub(crate) fn new(settings: HubSettings, clock: Clock, blobs: BlobStore) -> Self {
         Self {
             telemetry: TelemetryLog::new(settings.telemetry),
             c2d: CloudToDevice::new(settings.c2d.feedback),
@@ -87,11 +103,15 @@ impl HubState {
             clock,
             registry: Registry::default(),
             counters: Counters::default(),
+            blobs: Arc::new(blobs),
+            file_notifications: FileNotifications::default(),
         }
     }
 
     /// Forgets all devices, telemetry, counts and the authorities that were
     /// added since the start, and sets the clock back to the system's.
+    /// Forgets all devices, telemetry, notifications and counts, and sets the
+    /// clock back to the system's. Blobs stay.
     pub(crate) fn reset(&self) {
         // Taken apart so that a new field cannot be forgotten here.
         let Self {
@@ -102,11 +122,15 @@ impl HubState {
             telemetry,
             c2d,
             device_cas,
+            blobs,
+            file_notifications,
         } = self;
         self.clear_registry(CloseReason::Shutdown);
         c2d.clear();
         telemetry.clear();
         device_cas.reset();
+        blobs.forget_blocks();
+        file_notifications.clear();
         counters.reset();
         clock.reset();
     }

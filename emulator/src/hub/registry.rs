@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use dashmap::DashMap;
 use hub_core::error::{ErrorCode, ServiceError};
+use hub_core::file_upload::Uploads;
 use hub_core::ids::{DeviceId, ModuleId, Target};
 use hub_core::limits;
 use hub_core::registry::{
@@ -363,6 +364,7 @@ fn bury(state: &mut DeviceState, reason: CloseReason, now: Timestamp) {
     state.deleted = true;
     state.endpoint = Endpoint::new(now);
     state.modules.clear();
+    state.uploads = Uploads::default();
 }
 
 /// Gives an Edge device the modules that the hub owns; says how many were added.

@@ -150,12 +150,9 @@ impl Session {
     }
 
     fn keep(&self, now: Timestamp, properties: MessageProperties, body: &[u8]) {
-        self.hub.counters.telemetry_messages.add(1);
-        self.hub.counters.telemetry_bytes.add(body.len() as u64);
         // Copied: the body is a slice of the connection's read buffer.
-        self.hub
-            .telemetry
-            .push(self.target.clone(), now, properties, Bytes::copy_from_slice(body));
+        let body = Bytes::copy_from_slice(body);
+        self.hub.keep_telemetry(&self.target, now, properties, body);
     }
 
     /// Answers the device's request for its own twin.

@@ -5,9 +5,12 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use hub_core::error::ServiceError;
 use hub_core::ids::Target;
 use hub_core::property_bag::MessageProperties;
 use hub_core::time::Timestamp;
+
+use super::HubState;
 
 /// One device-to-cloud message.
 #[derive(Debug, Clone)]
@@ -114,17 +117,59 @@ impl TelemetryLog {
     }
 }
 
+impl HubState {
+    /// Accepts messages of a device or module that is not connected for them:
+    /// over HTTP, each request stands for itself. Its connection state stays
+    /// as it is.
+    ///
+    /// # Errors
+    /// `DeviceNotFound`, `ModuleNotFound`; nothing is kept then.
+    pub(crate) fn accept_telemetry(
+        &self,
+        source: &Target,
+        messages: Vec<(MessageProperties, Bytes)>,
+    ) -> Result<(), ServiceError> {
+        let now = self.clock.now();
+        self.registry
+            .cell(&source.device)?
+            .lock()
+            .endpoint(source.module.as_ref())?
+            .connection
+            .last_activity = now;
+        for (properties, body) in messages {
+            self.keep_telemetry(source, now, properties, body);
+        }
+        Ok(())
+    }
+
+    /// Counts and keeps a message that was accepted.
+    pub(super) fn keep_telemetry(
+        &self,
+        source: &Target,
+        now: Timestamp,
+        properties: MessageProperties,
+        body: Bytes,
+    ) {
+        self.counters.telemetry_messages.add(1);
+        self.counters.telemetry_bytes.add(body.len() as u64);
+        self.telemetry.push(source.clone(), now, properties, body);
+    }
+}
+
+fn size(message: &TelemetryMessage) -> usize {
+    message_size(&message.properties, &message.body)
+}
+
 /// Bytes as the service counts them: the body, the values of system
 /// properties, names and values of application properties.
-fn size(message: &TelemetryMessage) -> usize {
-    let system: usize = message.properties.system.values().map(String::len).sum();
-    let application: usize = message
-        .properties
+pub(crate) fn message_size(properties: &MessageProperties, body: &[u8]) -> usize {
+    let system: usize = properties.system.values().map(String::len).sum();
+    let application: usize = properties
         .application
         .iter()
         .map(|(k, v)| k.len() + v.len())
         .sum();
-    message.body.len() + system + application
+    body.len() + system + application
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! host names are the hub's own is decided elsewhere. Source: the developer
 //! guide's page on shared access signatures.
 
+pub mod blob;
 mod key;
 mod scope;
 #[cfg(test)]

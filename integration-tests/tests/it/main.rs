@@ -7,6 +7,7 @@
 mod support;
 
 mod admin;
+mod http_telemetry;
 mod import;
 mod mqtt_connect;
 mod mqtt_lifetime;

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::rest::{FAR_FUTURE, Rest, development_key, policy_token};
 use crate::support::start_hub;
 
-use Right::{Anyone, ModuleRead, ModuleWrite, RegistryRead, RegistryWrite, Service};
+use Right::{Anyone, Device, Module, ModuleRead, ModuleWrite, RegistryRead, RegistryWrite, Service};
 
 /// What a route asks of its caller.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,6 +23,10 @@ enum Right {
     ModuleRead,
     /// As `RegistryWrite`, and the device itself may.
     ModuleWrite,
+    /// To act as the device in the path.
+    Device,
+    /// To act as the module in the path.
+    Module,
 }
 
 /// Every route of the hub.
@@ -37,6 +41,12 @@ const ROUTES: &[(&str, &str, Right)] = &[
     ("GET", "/devices/{device}/modules/{module}", ModuleRead),
     ("PUT", "/devices/{device}/modules/{module}", ModuleWrite),
     ("DELETE", "/devices/{device}/modules/{module}", ModuleWrite),
+    ("POST", "/devices/{device}/messages/events", Device),
+    (
+        "POST",
+        "/devices/{device}/modules/{module}/messages/events",
+        Module,
+    ),
     ("GET", "/statistics/devices", RegistryRead),
     ("GET", "/statistics/service", RegistryRead),
     ("GET", "/twins/{device}", Service),
@@ -228,12 +238,20 @@ async fn a_policy_opens_the_routes_that_it_has_the_right_for_and_no_others() {
     let policies: [(&str, &[Right]); 5] = [
         (
             OWNER_POLICY,
-            &[Service, RegistryRead, RegistryWrite, ModuleRead, ModuleWrite],
+            &[
+                Service,
+                RegistryRead,
+                RegistryWrite,
+                ModuleRead,
+                ModuleWrite,
+                Device,
+                Module,
+            ],
         ),
         // Reading identities needs no more than the right to use them.
         ("service", &[Service, RegistryRead, ModuleRead]),
         // May act as any device, and a device may manage its own modules.
-        ("device", &[ModuleRead, ModuleWrite]),
+        ("device", &[ModuleRead, ModuleWrite, Device, Module]),
         ("registryRead", &[RegistryRead, ModuleRead]),
         (
             "registryReadWrite",
@@ -287,7 +305,7 @@ async fn a_device_manages_its_own_modules_and_nothing_else() {
                 continue;
             }
             let reply = device.call(method, &path(template)).send().await;
-            if matches!(right, ModuleRead | ModuleWrite) {
+            if matches!(right, ModuleRead | ModuleWrite | Device) {
                 assert_ne!(reply.status, 401, "{resource}: {method} {template}");
             } else {
                 reply.refused(ErrorCode::IotHubUnauthorizedAccess);

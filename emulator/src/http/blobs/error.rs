@@ -1,0 +1,130 @@
+//! Errors in the storage service's own form.
+
+use std::io;
+
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use hub_core::blob::BlobNameError;
+use hub_core::sas::blob::BlobSasError;
+
+use super::xml;
+use crate::blobs::{BlockError, StoreError};
+use crate::hub::internal;
+
+/// A failed request of a blob or container.
+#[derive(Debug)]
+pub(super) struct BlobError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl BlobError {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl ToString) -> Self {
+        Self {
+            status,
+            code,
+            message: message.to_string(),
+        }
+    }
+
+    /// An operation of the storage service that is not here.
+    pub(super) fn not_supported(parts: &Parts) -> Self {
+        match parts.method {
+            Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::POST => Self::new(
+                StatusCode::NOT_IMPLEMENTED,
+                "NotImplemented",
+                "this storage knows put (block blobs), put block, put block list, get, delete and list",
+            ),
+            _ => Self::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "UnsupportedHttpVerb",
+                "the resource does not support this method",
+            ),
+        }
+    }
+
+    pub(super) fn too_large() -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "RequestBodyTooLarge",
+            BlockError::TooLarge,
+        )
+    }
+
+    pub(super) fn incomplete() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "IncompleteBody",
+            "the request body did not arrive completely",
+        )
+    }
+
+    pub(super) fn invalid_xml(error: impl ToString) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "InvalidXmlDocument", error)
+    }
+}
+
+impl From<BlobNameError> for BlobError {
+    fn from(error: BlobNameError) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "InvalidResourceName", error)
+    }
+}
+
+impl From<BlobSasError> for BlobError {
+    fn from(error: BlobSasError) -> Self {
+        let code = match error {
+            BlobSasError::Permission => "AuthorizationPermissionMismatch",
+            _ => "AuthenticationFailed",
+        };
+        Self::new(StatusCode::FORBIDDEN, code, error)
+    }
+}
+
+impl From<StoreError> for BlobError {
+    fn from(error: StoreError) -> Self {
+        let (status, code) = match &error {
+            StoreError::NoBlob => (StatusCode::NOT_FOUND, "BlobNotFound"),
+            StoreError::BlobExists => (StatusCode::CONFLICT, "BlobAlreadyExists"),
+            StoreError::NameTaken => (StatusCode::CONFLICT, "InvalidBlobOrBlock"),
+            StoreError::TooManyContainers => (StatusCode::CONFLICT, "ContainerLimitExceeded"),
+            StoreError::Io(error) => return Self::from(io::Error::new(error.kind(), error.to_string())),
+        };
+        Self::new(status, code, error)
+    }
+}
+
+impl From<BlockError> for BlobError {
+    fn from(error: BlockError) -> Self {
+        match error {
+            BlockError::UnknownBlock => Self::new(StatusCode::BAD_REQUEST, "InvalidBlockList", error),
+            BlockError::TooMany => Self::new(StatusCode::CONFLICT, "BlockCountExceedsLimit", error),
+            BlockError::TooLarge => Self::too_large(),
+            BlockError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// What the file system says is for the hub's log.
+impl From<io::Error> for BlobError {
+    fn from(error: io::Error) -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "InternalError",
+            internal(error).message,
+        )
+    }
+}
+
+impl IntoResponse for BlobError {
+    fn into_response(self) -> Response {
+        let mut response = xml::reply(xml::error(self.code, &self.message));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(
+            HeaderName::from_static("x-ms-error-code"),
+            HeaderValue::from_static(self.code),
+        );
+        response
+    }
+}
