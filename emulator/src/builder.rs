@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hub_core::limits;
 use hub_core::sas::Key;
@@ -16,6 +17,11 @@ use crate::hub::{HubSettings, HubState, Strictness};
 use crate::server::{DEVELOPMENT_KEY, Hub, Listeners};
 use crate::tls::{Authority, TlsError};
 use crate::{listen, server};
+
+/// Time between evaluations of automatic configurations; the emulator's own.
+const CONFIGURATION_INTERVAL: Duration = Duration::from_secs(1);
+/// The least such time, so that evaluating leaves room for everything else.
+const SHORTEST_CONFIGURATION_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Whether and where one kind of connection is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +69,7 @@ pub struct HubBuilder {
     methods_in_flight: usize,
     telemetry: LogBounds,
     jobs: EngineSettings,
+    configuration_interval: Duration,
 }
 
 /// Why a hub did not start.
@@ -99,6 +106,7 @@ impl HubBuilder {
             methods_in_flight: limits::METHODS_IN_FLIGHT,
             telemetry: LogBounds::default(),
             jobs: EngineSettings::default(),
+            configuration_interval: CONFIGURATION_INTERVAL,
         }
     }
 
@@ -172,6 +180,16 @@ impl HubBuilder {
         self
     }
 
+    /// How much time of the hub's clock passes between two evaluations of
+    /// automatic configurations; one second by default, five minutes in the
+    /// service. A configuration that is created, changed or removed is evaluated
+    /// at once.
+    #[must_use]
+    pub fn configuration_interval(mut self, interval: Duration) -> Self {
+        self.configuration_interval = interval;
+        self
+    }
+
     /// Binds all ports and starts serving. When this returns, clients can connect.
     ///
     /// # Errors
@@ -204,6 +222,7 @@ impl HubBuilder {
         Ok(server::start(
             state,
             self.jobs,
+            self.configuration_interval.max(SHORTEST_CONFIGURATION_INTERVAL),
             listeners,
             tls,
             authority.pem,

@@ -13,7 +13,7 @@ mod cli {
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use emulator::{Hub, HubBuilder};
@@ -57,6 +57,9 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
         .data_dir(&data_dir);
     if let Some(cap) = args.methods_in_flight {
         builder = builder.methods_in_flight(cap.get());
+    }
+    if let Some(seconds) = args.configuration_interval {
+        builder = builder.configuration_interval(Duration::from_secs(seconds.get().into()));
     }
     let hub = builder.start().await.map_err(|error| args.explain(&error))?;
     if let Some(file) = &args.init_file {

@@ -25,6 +25,7 @@ use crate::http::{self, App};
 use crate::hub::HubState;
 use crate::hub::counters::CounterValues;
 use crate::hub::outbox::CloseReason;
+use crate::hub::settling;
 use crate::hub::telemetry::TelemetryMessage;
 use crate::import::{ImportError, Imported};
 use crate::{import, listen, mqtt};
@@ -80,6 +81,7 @@ struct Addresses {
 pub(crate) fn start(
     state: Arc<HubState>,
     jobs: EngineSettings,
+    configuration_interval: Duration,
     listeners: Listeners,
     tls: Arc<ServerConfig>,
     ca_pem: String,
@@ -106,6 +108,8 @@ pub(crate) fn start(
         http: address(&http),
         https: address(&https),
     };
+    let settling = settling::keep_settled(app.hub.clone(), configuration_interval);
+    tasks.spawn(stop.clone().run_until_cancelled_owned(settling));
     let acceptor = TlsAcceptor::from(tls);
     let router = http::router(app.clone());
 
@@ -318,7 +322,7 @@ impl Hub {
     }
 
     /// Forgets everything: devices (their connections are closed), jobs,
-    /// telemetry, counts, the clock's offset.
+    /// configurations, telemetry, counts, the clock's offset.
     pub fn reset(&self) {
         self.app.jobs.reset();
         self.app.hub.reset();

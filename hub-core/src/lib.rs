@@ -8,9 +8,13 @@
 //! Reading order: [`ids`], [`time`] and [`error`] are the vocabulary;
 //! [`sas`], [`topic`] and [`property_bag`] read what clients send;
 //! [`registry`], [`twin`] and [`method`] hold a device's state;
-//! [`query`] selects devices and [`job`] runs an action over them.
+//! [`query`] selects devices, [`job`] runs an action over them, and
+//! [`configuration`] keeps desired properties on them; [`digital_twin`] shows a
+//! twin by the conventions of IoT Plug and Play.
 
+pub mod configuration;
 pub mod connection_string;
+pub mod digital_twin;
 pub mod error;
 pub mod ids;
 pub mod job;

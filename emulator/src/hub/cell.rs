@@ -21,6 +21,7 @@ use hub_core::twin::{DesiredChange, Twin};
 use tokio::sync::oneshot;
 
 use super::outbox::{CloseReason, Outbox, ToDevice};
+use super::settling::Settled;
 
 /// What a waiting caller of a direct method receives.
 pub(crate) type MethodOutcome = Result<MethodResponse, ServiceError>;
@@ -105,6 +106,9 @@ pub(crate) struct Endpoint {
     remembered: Option<FilterSet>,
     /// Connections so far; the live session carries the latest number.
     generation: u64,
+    /// What the configurations have made of the twin; `None` until they have
+    /// seen it.
+    pub(crate) settled: Option<Box<Settled>>,
     /// Callers that wait for this endpoint to accept methods.
     waiting: Vec<oneshot::Sender<()>>,
 }
@@ -155,6 +159,7 @@ impl Endpoint {
             session: None,
             remembered: None,
             generation: 0,
+            settled: None,
             waiting: Vec::new(),
         }
     }

@@ -9,6 +9,7 @@
 
 pub(crate) mod access;
 pub(crate) mod cell;
+pub(crate) mod configurations;
 pub(crate) mod counters;
 pub(crate) mod fleet;
 pub(crate) mod methods;
@@ -17,6 +18,7 @@ pub(crate) mod query;
 pub(crate) mod registry;
 pub(crate) mod row;
 pub(crate) mod session;
+pub(crate) mod settling;
 pub(crate) mod telemetry;
 pub(crate) mod twins;
 
@@ -24,6 +26,7 @@ use hub_core::error::{ErrorCode, ServiceError};
 use job_service::Clock;
 
 use self::access::Policies;
+use self::configurations::Configurations;
 use self::counters::Counters;
 use self::outbox::CloseReason;
 use self::registry::Registry;
@@ -60,6 +63,7 @@ pub(crate) struct HubState {
     pub(crate) registry: Registry,
     pub(crate) counters: Counters,
     pub(crate) telemetry: TelemetryLog,
+    pub(crate) configurations: Configurations,
 }
 
 impl HubState {
@@ -70,10 +74,11 @@ impl HubState {
             clock,
             registry: Registry::default(),
             counters: Counters::default(),
+            configurations: Configurations::default(),
         }
     }
 
-    /// Forgets all devices, telemetry and counts, and sets the clock back to
+    /// Forgets all devices, configurations, telemetry and counts, and sets the clock back to
     /// the system's.
     pub(crate) fn reset(&self) {
         // Taken apart so that a new field cannot be forgotten here.
@@ -83,7 +88,10 @@ impl HubState {
             registry: _,
             counters,
             telemetry,
+            configurations,
         } = self;
+        // Before the devices, so that no new one meets an old configuration.
+        configurations.clear();
         self.clear_registry(CloseReason::Shutdown);
         telemetry.clear();
         counters.reset();
