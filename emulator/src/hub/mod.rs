@@ -11,6 +11,7 @@ pub(crate) mod access;
 pub(crate) mod cell;
 pub(crate) mod configurations;
 pub(crate) mod counters;
+pub(crate) mod digital_twins;
 pub(crate) mod fleet;
 pub(crate) mod methods;
 pub(crate) mod outbox;
