@@ -21,6 +21,11 @@ use crate::server::{DEVELOPMENT_KEY, Hub, Listeners};
 use crate::tls::{Authority, DeviceCa, DeviceCaError, TlsError};
 use crate::{listen, server};
 
+/// Time between evaluations of automatic configurations; the emulator's own.
+const CONFIGURATION_INTERVAL: Duration = Duration::from_secs(1);
+/// The least such time, so that evaluating leaves room for everything else.
+const SHORTEST_CONFIGURATION_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Whether and where one kind of connection is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listen {
@@ -72,6 +77,7 @@ pub struct HubBuilder {
     device_cas: Vec<DeviceCa>,
     blob_dir: Option<PathBuf>,
     upload_ttl: Duration,
+    configuration_interval: Duration,
 }
 
 /// Why a hub did not start.
@@ -113,6 +119,7 @@ impl HubBuilder {
             device_cas: Vec::new(),
             blob_dir: None,
             upload_ttl: limits::UPLOAD_TTL,
+            configuration_interval: CONFIGURATION_INTERVAL,
         }
     }
 
@@ -225,6 +232,13 @@ impl HubBuilder {
     #[must_use]
     pub fn upload_ttl(mut self, ttl: Duration) -> Self {
         self.upload_ttl = ttl;
+    /// How much time of the hub's clock passes between two evaluations of
+    /// automatic configurations; one second by default, five minutes in the
+    /// service. A configuration that is created, changed or removed is evaluated
+    /// at once.
+    #[must_use]
+    pub fn configuration_interval(mut self, interval: Duration) -> Self {
+        self.configuration_interval = interval;
         self
     }
 
@@ -266,6 +280,7 @@ impl HubBuilder {
         Ok(server::start(
             state,
             self.jobs,
+            self.configuration_interval.max(SHORTEST_CONFIGURATION_INTERVAL),
             listeners,
             tls,
             authority.pem,

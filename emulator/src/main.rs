@@ -15,7 +15,7 @@ mod cli {
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use emulator::{Hub, HubBuilder};
@@ -80,6 +80,8 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
         builder = builder
             .device_ca(pem)
             .map_err(|e| format!("--device-ca {}: {e}", file.display()))?;
+    if let Some(seconds) = args.configuration_interval {
+        builder = builder.configuration_interval(Duration::from_secs(seconds.get().into()));
     }
     let hub = builder.start().await.map_err(|error| args.explain(&error))?;
     if let Some(file) = &args.init_file {

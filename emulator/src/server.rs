@@ -30,6 +30,7 @@ use crate::http::{self, App};
 use crate::hub::HubState;
 use crate::hub::counters::CounterValues;
 use crate::hub::outbox::CloseReason;
+use crate::hub::settling;
 use crate::hub::telemetry::TelemetryMessage;
 use crate::import::{ImportError, Imported};
 use crate::{hub, import, listen, mqtt};
@@ -87,6 +88,7 @@ struct Addresses {
 pub(crate) fn start(
     state: Arc<HubState>,
     jobs: EngineSettings,
+    configuration_interval: Duration,
     listeners: Listeners,
     tls: Arc<ServerConfig>,
     ca_pem: String,
@@ -115,6 +117,8 @@ pub(crate) fn start(
         https_port: addresses.https.map(|address| address.port()),
         ca_pem: ca_pem.into(),
     };
+    let settling = settling::keep_settled(app.hub.clone(), configuration_interval);
+    tasks.spawn(stop.clone().run_until_cancelled_owned(settling));
     let acceptor = TlsAcceptor::from(tls);
     let router = http::router(app.clone());
 
@@ -369,6 +373,7 @@ impl Hub {
     /// Forgets everything: devices (their connections are closed), jobs,
     /// telemetry, counts, the clock's offset, authorities for devices that the
     /// hub was not started with.
+    /// configurations, telemetry, counts, the clock's offset.
     pub fn reset(&self) {
         self.app.jobs.reset();
         self.app.hub.reset();

@@ -69,6 +69,18 @@ error_codes! {
     ConnectionForcefullyClosedOnNewConnection = 400_027,
     /// A device scope that no Edge device has.
     InvalidDeviceScope = 400_028,
+    /// A configuration's target condition cannot be evaluated.
+    InvalidConfigurationTargetCondition = 400_401,
+    /// A configuration's content breaks a rule.
+    InvalidConfigurationContent = 400_402,
+    /// A custom metric of a configuration cannot be run.
+    InvalidConfigurationCustomMetricsQuery = 400_404,
+    /// A digital twin patch is not a JSON patch that the service supports.
+    InvalidDigitalTwinJsonPatch = 400_505,
+    /// A value in a digital twin patch breaks a rule.
+    InvalidDigitalTwinPayload = 400_506,
+    /// A path in a digital twin patch leads to no component or property.
+    InvalidDigitalTwinPatchPath = 400_508,
     /// The caller may not do this: bad, expired or insufficient credentials.
     IotHubUnauthorizedAccess = 401_002,
     /// The token has expired.
@@ -97,6 +109,8 @@ error_codes! {
     ModuleNotFound = 404_010,
     /// The device is not connected, or does not listen for methods.
     DeviceNotOnline = 404_103,
+    /// The configuration is unknown.
+    ConfigurationNotFound = 404_301,
     /// The path does not know this HTTP method.
     GenericMethodNotAllowed = 405_000,
     /// The device id is taken.
@@ -105,6 +119,8 @@ error_codes! {
     JobAlreadyExists = 409_104,
     /// The module id is taken on this device.
     ModuleAlreadyExistsOnDevice = 409_301,
+    /// The configuration's id is taken.
+    ConfigurationAlreadyExists = 409_401,
     /// The ETag does not match.
     PreconditionFailed = 412_001,
     /// The message is not held under this token, or not any more.
@@ -119,6 +135,8 @@ error_codes! {
     TooManyDevices = 413_002,
     /// More than 50 modules on a device.
     TooManyModulesOnDevice = 413_003,
+    /// The hub holds as many configurations as it may.
+    ConfigurationCountLimitExceeded = 413_101,
     /// Generic throttling.
     ThrottlingException = 429_001,
     /// As many jobs are active as may be.

@@ -100,6 +100,13 @@ id_type!(
     check_job
 );
 
+id_type!(
+    /// Id of an automatic configuration: 1 to 128 lower-case ASCII letters,
+    /// digits or `- + % _ * ! '`.
+    ConfigurationId,
+    check_configuration
+);
+
 impl ModuleId {
     /// Whether this is one of the modules that the hub itself gives an Edge
     /// device (`$edgeAgent`, `$edgeHub`); clients may not create such ids.
@@ -161,6 +168,12 @@ fn check_job(text: &str) -> Result<(), IdError> {
     })
 }
 
+fn check_configuration(text: &str) -> Result<(), IdError> {
+    check(text, limits::CONFIGURATION_ID_CHARS, |c| {
+        c.is_ascii_lowercase() || c.is_ascii_digit() || "-+%_*!'".contains(c)
+    })
+}
+
 fn check(text: &str, max: usize, legal: impl Fn(char) -> bool) -> Result<(), IdError> {
     if text.is_empty() {
         return Err(IdError::Empty);
@@ -210,6 +223,22 @@ mod tests {
         assert!(JobId::parse("Job-01").is_ok());
         assert_eq!(JobId::parse("job_1"), Err(IdError::Character { found: '_' }));
         assert_eq!(JobId::parse(&"j".repeat(65)), Err(IdError::TooLong { max: 64 }));
+    }
+
+    #[test]
+    fn configuration_ids_have_no_capitals() {
+        let everything = "az09-+%_*!'";
+        assert_eq!(ConfigurationId::parse(everything).unwrap().as_str(), everything);
+        for found in ['A', '.', '$', '(', ' ', '/', 'ä', '#', ':'] {
+            let text = format!("a{found}");
+            assert_eq!(ConfigurationId::parse(&text), Err(IdError::Character { found }));
+        }
+        assert_eq!(ConfigurationId::parse(""), Err(IdError::Empty));
+        assert!(ConfigurationId::parse(&"c".repeat(128)).is_ok());
+        assert_eq!(
+            ConfigurationId::parse(&"c".repeat(129)),
+            Err(IdError::TooLong { max: 128 })
+        );
     }
 
     #[test]

@@ -18,6 +18,14 @@ pub mod c2d;
 pub mod blob;
 pub mod connection_string;
 pub mod duration;
+//! [`registry`], [`twin`] and [`method`] hold a device's state;
+//! [`query`] selects devices, [`job`] runs an action over them, and
+//! [`configuration`] keeps desired properties on them; [`digital_twin`] shows a
+//! twin by the conventions of IoT Plug and Play.
+
+pub mod configuration;
+pub mod connection_string;
+pub mod digital_twin;
 pub mod error;
 pub mod file_upload;
 pub mod ids;

@@ -76,6 +76,22 @@ pub const JOB_FAN_OUT: usize = 20_000;
 /// emulator's own.
 pub const JOB_RECORDS: usize = 2_000_000;
 
+/// Characters in a configuration's id (automatic device management).
+pub const CONFIGURATION_ID_CHARS: usize = 128;
+/// Configurations of devices and modules of one hub; Edge deployments are
+/// counted apart and may be as many (quotas).
+pub const CONFIGURATIONS_PER_HUB: usize = 100;
+/// Custom metrics of a configuration (quotas).
+pub const CONFIGURATION_METRICS: usize = 5;
+/// Characters of a custom metric's name; the emulator's own.
+pub const CONFIGURATION_METRIC_NAME_CHARS: usize = 128;
+/// Characters of a configuration's labels, names and values; the emulator's own.
+pub const CONFIGURATION_LABELS_CHARS: usize = 8 * 1024;
+/// Operations of one patch of a digital twin; the emulator's own.
+pub const DIGITAL_TWIN_OPERATIONS: usize = 100;
+/// Characters of a component's or property's name in a digital twin (DTDL 2).
+pub const DIGITAL_TWIN_NAME_CHARS: usize = 64;
+
 /// Bytes of an MQTT packet: body and properties (MQTT, quotas: 256 KB), plus
 /// room for the topic that the guide does not count.
 pub const MQTT_PACKET_BYTES: u32 = 256 * 1024 + 8 * 1024;

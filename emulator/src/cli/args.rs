@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -105,6 +105,11 @@ pub(crate) struct Args {
     /// Let running jobs be cancelled, which the service refuses with 412
     #[arg(long)]
     cancel_running_jobs: bool,
+    /// Seconds between two evaluations of automatic configurations, five minutes
+    /// in the service; changes of a configuration are evaluated at once
+    /// [default: 1]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) configuration_interval: Option<NonZeroU32>,
     /// What to log on stderr: error, warn, info, debug or trace, also by
     /// module. At debug, every refused or closed connection says why
     #[arg(

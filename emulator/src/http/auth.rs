@@ -71,6 +71,9 @@ callers! {
     /// May read identities. The guides differ on whether `ServiceConnect`
     /// suffices for identities and statistics; here it does.
     RegistryReader: [Permission::RegistryRead, Permission::RegistryWrite, Permission::ServiceConnect],
+    /// May change configurations; the guides differ on which right this takes.
+    /// Reading them takes what reading identities takes.
+    ConfigurationWriter: [Permission::RegistryWrite, Permission::ServiceConnect],
     /// May change identities.
     RegistryWriter: [Permission::RegistryWrite],
 }

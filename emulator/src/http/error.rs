@@ -3,7 +3,8 @@
 //! Most errors are classic: `{"Message":"ErrorCode:<Name>;<text>",
 //! "ExceptionMessage":"Tracking ID:…"}`. Those about reaching a device carry
 //! their details as a JSON text inside `Message`. SDKs compare the code in the
-//! body with the `iothub-errorcode` header, so both are always sent.
+//! body with the `iothub-errorcode` header, so both are always sent. Digital
+//! twins answer with the details alone.
 
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -26,6 +27,7 @@ pub(crate) struct HttpError {
 enum Envelope {
     Classic,
     Detailed,
+    Bare,
 }
 
 impl HttpError {
@@ -34,6 +36,14 @@ impl HttpError {
         Self {
             error,
             envelope: Envelope::Detailed,
+        }
+    }
+
+    /// The error as its details alone, without an envelope.
+    pub(crate) fn bare(error: ServiceError) -> Self {
+        Self {
+            error,
+            envelope: Envelope::Bare,
         }
     }
 }
@@ -58,21 +68,22 @@ impl IntoResponse for HttpError {
         // Error times are those of the log, so the system's.
         let now = Clock::system_now();
         let tracking = tracking::id(now);
+        let details = || {
+            json!({
+                "errorCode": code.number(),
+                "trackingId": tracking,
+                "message": message,
+                "info": info.unwrap_or_else(|| json!({})),
+                "timestampUtc": now,
+            })
+        };
         let body = match self.envelope {
             Envelope::Classic => json!({
                 "Message": format!("ErrorCode:{};{message}", code.name()),
                 "ExceptionMessage": format!("Tracking ID:{tracking}"),
             }),
-            Envelope::Detailed => {
-                let details = json!({
-                    "errorCode": code.number(),
-                    "trackingId": tracking,
-                    "message": message,
-                    "info": info.unwrap_or_else(|| json!({})),
-                    "timestampUtc": now,
-                });
-                json!({ "Message": details.to_string(), "ExceptionMessage": "" })
-            }
+            Envelope::Detailed => json!({ "Message": details().to_string(), "ExceptionMessage": "" }),
+            Envelope::Bare => details(),
         };
         let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(body)).into_response();

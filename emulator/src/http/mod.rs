@@ -10,7 +10,9 @@ mod admin;
 mod auth;
 mod c2d;
 mod device_cas;
+mod configurations;
 mod devices;
+mod digital_twins;
 mod error;
 mod feedback;
 mod jobs;
@@ -135,6 +137,30 @@ pub(crate) fn router(app: App) -> Router {
         .route("/jobs/v2/query", get(jobs::list))
         .route("/jobs/v2/{job}", put(jobs::create).get(jobs::read))
         .route("/jobs/v2/{job}/cancel", post(jobs::cancel))
+        .route("/configurations", get(configurations::list))
+        .route("/configurations/testqueries", post(configurations::try_queries))
+        .route(
+            "/configurations/{configuration}",
+            get(configurations::read)
+                .put(configurations::write)
+                .delete(configurations::remove),
+        )
+        .route(
+            "/devices/{device}/applyconfigurationcontent",
+            post(configurations::apply_content),
+        )
+        .route(
+            "/digitaltwins/{device}",
+            get(digital_twins::read).patch(digital_twins::update),
+        )
+        .route(
+            "/digitaltwins/{device}/commands/{command}",
+            post(digital_twins::invoke),
+        )
+        .route(
+            "/digitaltwins/{device}/components/{component}/commands/{command}",
+            post(digital_twins::invoke),
+        )
         .layer(from_fn_with_state(app.clone(), check_version));
     let admin = Router::new()
         .route("/_emulator/health", get(admin::health))

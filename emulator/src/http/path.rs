@@ -12,6 +12,7 @@ use axum::http::uri::PathAndQuery;
 
 /// Keywords by the position at which they stand; `*` is an id.
 const SHAPES: [&[&str]; 17] = [
+const SHAPES: [&[&str]; 18] = [
     &["devices", "query"],
     &["devices", "*", "modules", "*", "messages", "devicebound"],
     &["devices", "*", "modules", "*", "commands"],
@@ -31,6 +32,11 @@ const SHAPES: &[&[&str]] = &[
     &["jobs", "v2", "*", "cancel"],
     &["$iothub", "websocket"],
     &["_emulator", "*", "*"],
+    &["configurations", "testqueries"],
+    &["configurations", "*"],
+    &["devices", "*", "applyconfigurationcontent"],
+    &["digitaltwins", "*", "commands", "*"],
+    &["digitaltwins", "*", "components", "*", "commands", "*"],
     &["devices", "*"],
     &["twins", "*", "modules", "*"],
     &["jobs", "v2", "*"],
@@ -114,6 +120,18 @@ mod tests {
             ("/jobs/V2/Job1/Cancel", "/jobs/v2/Job1/cancel"),
             ("/jobs/v2/QUERY?jobType=x", "/jobs/v2/query?jobType=x"),
             ("/statistics/Devices", "/statistics/devices"),
+            ("/configurations/?top=20", "/configurations?top=20"),
+            ("/configurations/testQueries", "/configurations/testqueries"),
+            ("/Configurations/Cfg", "/configurations/Cfg"),
+            (
+                "/devices/D/applyConfigurationContent",
+                "/devices/D/applyconfigurationcontent",
+            ),
+            ("/digitalTwins/D/", "/digitaltwins/D"),
+            (
+                "/digitalTwins/D/Components/C/Commands/Do",
+                "/digitaltwins/D/components/C/commands/Do",
+            ),
             ("/devices/a%2Fb", "/devices/a%2Fb"),
             (
                 "/devices%2FD%40x%2Fmessages%2FdeviceBound?a=b",

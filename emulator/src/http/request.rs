@@ -8,8 +8,9 @@ use axum::http::header::IF_MATCH;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
+use hub_core::configuration::parse_if_match;
 use hub_core::error::{ErrorCode, ServiceError};
-use hub_core::ids::{DeviceId, IdError, JobId, ModuleId, Target};
+use hub_core::ids::{ConfigurationId, DeviceId, IdError, JobId, ModuleId, Target};
 use hub_core::json::check_depth;
 use hub_core::registry::IfMatch;
 use serde_json::Value;
@@ -45,8 +46,36 @@ impl FromRequest<App> for JsonBody {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
         let RawBody(bytes) = RawBody::from_request(request, app).await?;
+        let bytes = body_bytes(request, app).await?;
         parse_json(&bytes).map(Self).map_err(HttpError::from)
     }
+}
+
+/// The body as JSON; no body at all is `null`.
+pub(crate) struct OptionalJsonBody(pub(crate) Value);
+
+impl FromRequest<App> for OptionalJsonBody {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
+        let bytes = body_bytes(request, app).await?;
+        if bytes.is_empty() {
+            return Ok(Self(Value::Null));
+        }
+        parse_json(&bytes).map(Self).map_err(HttpError::from)
+    }
+}
+
+async fn body_bytes(request: Request, app: &App) -> Result<Bytes, HttpError> {
+    Bytes::from_request(request, app).await.map_err(|rejection| {
+        HttpError::from(match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => ServiceError::new(
+                ErrorCode::GenericRequestEntityTooLarge,
+                "the request body exceeds the limit",
+            ),
+            _ => ServiceError::new(ErrorCode::GenericBadRequest, "the request body could not be read"),
+        })
+    })
 }
 
 fn parse_json(bytes: &[u8]) -> Result<Value, ServiceError> {
@@ -93,6 +122,41 @@ impl FromRequestParts<App> for JobPath {
     }
 }
 
+/// The configuration that the path names.
+pub(crate) struct ConfigurationPath(pub(crate) ConfigurationId);
+
+impl FromRequestParts<App> for ConfigurationPath {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        let ids = ids(parts, app).await?;
+        let id = ids.get("configuration").map_or("", String::as_str);
+        bad_id(ConfigurationId::parse(id), "configuration").map(Self)
+    }
+}
+
+/// The command that the path names, as the method that it is.
+pub(crate) struct CommandPath {
+    pub(crate) target: Target,
+    /// `command`, or `component*command`.
+    pub(crate) method: String,
+}
+
+impl FromRequestParts<App> for CommandPath {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        let TargetPath(target) = TargetPath::from_request_parts(parts, app).await?;
+        let ids = ids(parts, app).await?;
+        let command = ids.get("command").map_or("", String::as_str);
+        let method = match ids.get("component") {
+            Some(component) => format!("{component}*{command}"),
+            None => command.to_owned(),
+        };
+        Ok(Self { target, method })
+    }
+}
+
 async fn ids(parts: &mut Parts, app: &App) -> Result<HashMap<String, String>, HttpError> {
     let Path(ids) = Path::from_request_parts(parts, app)
         .await
@@ -112,6 +176,18 @@ impl FromRequestParts<App> for Precondition {
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, HttpError> {
         Ok(Self(IfMatch::parse(text(&parts.headers, IF_MATCH.as_str()))))
+    }
+}
+
+/// The `If-Match` header of a configuration's request, where an ETag counts in
+/// quotes only.
+pub(crate) struct QuotedPrecondition(pub(crate) IfMatch);
+
+impl FromRequestParts<App> for QuotedPrecondition {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, HttpError> {
+        Ok(Self(parse_if_match(text(&parts.headers, IF_MATCH.as_str()))))
     }
 }
 

@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 use super::c2d::Mailbox;
 use super::outbox::{CloseReason, Outbox, ToDevice};
+use super::settling::Settled;
 
 /// What a waiting caller of a direct method receives.
 pub(crate) type MethodOutcome = Result<MethodResponse, ServiceError>;
@@ -112,6 +113,9 @@ pub(crate) struct Endpoint {
     generation: u64,
     /// Cloud-to-device messages, once one was sent.
     pub(super) mailbox: Option<Box<Mailbox>>,
+    /// What the configurations have made of the twin; `None` until they have
+    /// seen it.
+    pub(crate) settled: Option<Box<Settled>>,
     /// Callers that wait for this endpoint to accept methods.
     waiting: Vec<oneshot::Sender<()>>,
 }
@@ -170,6 +174,7 @@ impl Endpoint {
             remembered: None,
             generation: 0,
             mailbox: None,
+            settled: None,
             waiting: Vec::new(),
         }
     }

@@ -10,9 +10,11 @@
 pub(crate) mod access;
 pub(crate) mod c2d;
 pub(crate) mod cell;
+pub(crate) mod configurations;
 pub(crate) mod counters;
 pub(crate) mod device_cas;
 pub(crate) mod file_upload;
+pub(crate) mod digital_twins;
 pub(crate) mod fleet;
 pub(crate) mod methods;
 pub(crate) mod outbox;
@@ -20,6 +22,7 @@ pub(crate) mod query;
 pub(crate) mod registry;
 pub(crate) mod row;
 pub(crate) mod session;
+pub(crate) mod settling;
 pub(crate) mod telemetry;
 pub(crate) mod twins;
 
@@ -35,6 +38,7 @@ use job_service::Clock;
 
 use self::access::Policies;
 use self::c2d::CloudToDevice;
+use self::configurations::Configurations;
 use self::counters::Counters;
 use self::device_cas::DeviceCas;
 use self::outbox::CloseReason;
@@ -91,6 +95,7 @@ pub(crate) struct HubState {
     pub(crate) device_cas: DeviceCas,
     pub(crate) blobs: Arc<BlobStore>,
     pub(crate) file_notifications: FileNotifications,
+    pub(crate) configurations: Configurations,
 }
 
 impl HubState {
@@ -112,6 +117,12 @@ impl HubState {
     /// added since the start, and sets the clock back to the system's.
     /// Forgets all devices, telemetry, notifications and counts, and sets the
     /// clock back to the system's. Blobs stay.
+            configurations: Configurations::default(),
+        }
+    }
+
+    /// Forgets all devices, configurations, telemetry and counts, and sets the clock back to
+    /// the system's.
     pub(crate) fn reset(&self) {
         // Taken apart so that a new field cannot be forgotten here.
         let Self {
@@ -124,7 +135,10 @@ impl HubState {
             device_cas,
             blobs,
             file_notifications,
+            configurations,
         } = self;
+        // Before the devices, so that no new one meets an old configuration.
+        configurations.clear();
         self.clear_registry(CloseReason::Shutdown);
         c2d.clear();
         telemetry.clear();

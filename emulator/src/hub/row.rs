@@ -16,12 +16,22 @@ impl Row for TwinRow<'_> {
             owner,
             connection,
             twin,
+            configurations,
         } = &self.0;
         let keys = path.keys();
         match path.attribute() {
             Attribute::Tags => return walk(twin.tags(), keys),
             Attribute::Desired => return self.section(twin.desired(), path),
             Attribute::Reported => return self.section(twin.reported(), path),
+            Attribute::Configurations => {
+                return match (configurations, keys) {
+                    (None, _) => Value::Undefined,
+                    (Some(overlay), [id, field]) if &**field == "status" => overlay
+                        .status(id)
+                        .map_or(Value::Undefined, |status| text(status.as_str())),
+                    _ => self.rendered(path),
+                };
+            }
             // Rare: attributes that are objects or lists.
             Attribute::Properties
             | Attribute::X509Thumbprint

@@ -71,7 +71,11 @@ impl HubState {
         self.apply(&mut state, target, TwinWrite::Merge, patch, &IfMatch::Any)
     }
 
-    fn apply(
+    /// One write to a twin of a device that the caller has locked.
+    ///
+    /// # Errors
+    /// As [`HubState::write_twin`].
+    pub(super) fn apply(
         &self,
         state: &mut DeviceState,
         target: &Target,
@@ -95,7 +99,10 @@ impl HubState {
 }
 
 fn twin_reply(state: &DeviceState, target: &Target) -> Result<TwinReply, ServiceError> {
-    let document = twin_document(state, target)?;
+    let document = TwinDocument {
+        configurations: None,
+        ..twin_document(state, target)?
+    };
     Ok(TwinReply {
         etag: document.twin.etag(),
         body: serde_json::to_vec(&document).map_err(super::internal)?,
@@ -126,5 +133,10 @@ pub(crate) fn twin_document<'a>(
         owner,
         connection: &endpoint.connection,
         twin: &endpoint.twin,
+        configurations: endpoint
+            .settled
+            .as_ref()
+            .map(|settled| &settled.overlay)
+            .filter(|overlay| !overlay.is_empty()),
     })
 }

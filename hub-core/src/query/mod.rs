@@ -131,6 +131,22 @@ impl Query {
             .is_none_or(|condition| eval::truth(condition, row) == Truth::True)
     }
 
+    /// The attributes that the condition looks at, in the order of the text and
+    /// as often as they occur.
+    #[must_use]
+    pub fn condition_attributes(&self) -> Vec<Attribute> {
+        let mut attributes = Vec::new();
+        if let Some(condition) = &self.condition {
+            // Every name of an expression is seen by mapping it.
+            let visited = condition.clone().try_map(&mut |path: Path| {
+                attributes.push(path.attribute());
+                Ok::<_, std::convert::Infallible>(path)
+            });
+            debug_assert!(visited.is_ok());
+        }
+        attributes
+    }
+
     /// What to make of the rows that match.
     #[must_use]
     pub fn selection(&self) -> Selection<'_> {

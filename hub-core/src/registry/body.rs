@@ -6,19 +6,19 @@ use serde_json::{Map, Value};
 use crate::error::ServiceError;
 
 /// The body itself, which must be an object; `what` names it in the refusal.
-pub(super) fn object<'a>(body: &'a Value, what: &str) -> Result<&'a Map<String, Value>, ServiceError> {
+pub(crate) fn object<'a>(body: &'a Value, what: &str) -> Result<&'a Map<String, Value>, ServiceError> {
     body.as_object()
         .ok_or_else(|| ServiceError::invalid(format!("{what} must be a JSON object")))
 }
 
-pub(super) fn optional_object<'a>(
+pub(crate) fn optional_object<'a>(
     body: &'a Map<String, Value>,
     name: &str,
 ) -> Result<Option<&'a Map<String, Value>>, ServiceError> {
     present(body, name).map(|value| object(value, name)).transpose()
 }
 
-pub(super) fn optional_str<'a>(
+pub(crate) fn optional_str<'a>(
     body: &'a Map<String, Value>,
     name: &str,
 ) -> Result<Option<&'a str>, ServiceError> {
@@ -30,14 +30,14 @@ pub(super) fn optional_str<'a>(
 }
 
 /// Like [`optional_str`]; an empty text, too, means that there is no value.
-pub(super) fn non_empty_str<'a>(
+pub(crate) fn non_empty_str<'a>(
     body: &'a Map<String, Value>,
     name: &str,
 ) -> Result<Option<&'a str>, ServiceError> {
     Ok(optional_str(body, name)?.filter(|text| !text.is_empty()))
 }
 
-pub(super) fn optional_bool(body: &Map<String, Value>, name: &str) -> Result<Option<bool>, ServiceError> {
+pub(crate) fn optional_bool(body: &Map<String, Value>, name: &str) -> Result<Option<bool>, ServiceError> {
     match present(body, name) {
         None => Ok(None),
         Some(Value::Bool(value)) => Ok(Some(*value)),
@@ -45,7 +45,7 @@ pub(super) fn optional_bool(body: &Map<String, Value>, name: &str) -> Result<Opt
     }
 }
 
-pub(super) fn optional_array<'a>(
+pub(crate) fn optional_array<'a>(
     body: &'a Map<String, Value>,
     name: &str,
 ) -> Result<&'a [Value], ServiceError> {
@@ -57,7 +57,7 @@ pub(super) fn optional_array<'a>(
 }
 
 /// Refuses a body that names another id than the one it was sent to.
-pub(super) fn same_id(body: &Map<String, Value>, name: &str, id: &str) -> Result<(), ServiceError> {
+pub(crate) fn same_id(body: &Map<String, Value>, name: &str, id: &str) -> Result<(), ServiceError> {
     match optional_str(body, name)? {
         Some(other) if other != id => Err(ServiceError::invalid(format!(
             "{name} in the body does not match the id {id}"

@@ -11,7 +11,7 @@
 //! ([`Connection`]) is kept beside the identity: it never changes the ETag.
 
 mod authentication;
-mod body;
+pub(crate) mod body;
 mod bulk;
 mod certificate;
 mod connection;

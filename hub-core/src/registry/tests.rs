@@ -91,6 +91,7 @@ fn a_fresh_twin_reads_as_the_service_prints_it() {
         owner: (&device).into(),
         connection: &Connection::default(),
         twin: &twin,
+        configurations: None,
     };
     assert_eq!(
         serde_json::to_string(&document).unwrap(),
@@ -122,6 +123,7 @@ fn documents_show_what_is_known_of_the_connection() {
         owner: (&device).into(),
         connection: &connection,
         twin: &twin,
+        configurations: None,
     })
     .unwrap();
     for document in [&identity, &twin] {
@@ -152,6 +154,7 @@ fn a_module_and_its_twin_read_as_the_service_prints_them() {
         owner: (&module).into(),
         connection: &Connection::default(),
         twin: &Twin::new(at(0)),
+        configurations: None,
     })
     .unwrap();
     let head = concat!(
@@ -268,6 +271,7 @@ fn a_leaf_names_its_parent_by_device_scope_alone() {
         owner: (&child).into(),
         connection: &Connection::default(),
         twin: &Twin::new(at(0)),
+        configurations: None,
     };
     let text = serde_json::to_string(&twin).unwrap();
     assert!(

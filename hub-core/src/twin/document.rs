@@ -4,6 +4,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::{Section, Twin};
+use crate::configuration::Overlay;
 use crate::ids::{DeviceId, ModuleId};
 use crate::registry::{
     Authentication, Capabilities, Connection, ConnectionState, DeviceIdentity, ModuleIdentity, Status,
@@ -13,8 +14,6 @@ use crate::time::Timestamp;
 
 /// Everything that a full twin document shows; serializes in the service's
 /// order of members without building a tree first.
-///
-/// `configurations` is not part of it: only queries show it.
 #[derive(Debug, Clone, Copy)]
 pub struct TwinDocument<'a> {
     /// Whose twin it is.
@@ -23,6 +22,9 @@ pub struct TwinDocument<'a> {
     pub connection: &'a Connection,
     /// The twin itself.
     pub twin: &'a Twin,
+    /// What automatic configurations have made of the twin; queries show it,
+    /// reading a twin by its id does not.
+    pub configurations: Option<&'a Overlay>,
 }
 
 /// The identity that a twin belongs to.
@@ -72,6 +74,7 @@ impl Serialize for TwinDocument<'_> {
             capabilities: identity.capabilities,
             device_scope: identity.device_scope,
             parent_scopes: identity.parent_scopes,
+            configurations: self.configurations,
         }
         .serialize(serializer)
     }
@@ -102,6 +105,8 @@ struct Members<'a> {
     device_scope: Option<&'a str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     parent_scopes: &'a [Box<str>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configurations: Option<&'a Overlay>,
 }
 
 #[derive(Serialize)]
