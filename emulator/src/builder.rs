@@ -208,6 +208,8 @@ impl HubBuilder {
     pub fn cloud_to_device(mut self, settings: CloudToDeviceSettings) -> Self {
         self.c2d = settings;
         self
+    }
+
     /// Authorities that may issue certificates of devices, a PEM text; may be
     /// called again for more. Others can be registered while the hub runs
     /// ([`Hub::add_device_ca`]); a reset keeps only those from here.
@@ -218,6 +220,8 @@ impl HubBuilder {
     pub fn device_ca(mut self, pem: impl AsRef<[u8]>) -> Result<Self, DeviceCaError> {
         device_cas::merge(&mut self.device_cas, DeviceCa::parse(pem.as_ref())?)?;
         Ok(self)
+    }
+
     /// Where the hub's own blob storage keeps uploaded and exported files: a
     /// directory for each container. By default a temporary directory, made
     /// when it is needed and removed with the hub.
@@ -232,6 +236,9 @@ impl HubBuilder {
     #[must_use]
     pub fn upload_ttl(mut self, ttl: Duration) -> Self {
         self.upload_ttl = ttl;
+        self
+    }
+
     /// How much time of the hub's clock passes between two evaluations of
     /// automatic configurations; one second by default, five minutes in the
     /// service. A configuration that is created, changed or removed is evaluated

@@ -34,7 +34,7 @@ pub use self::hub::counters::CounterValues;
 pub use self::hub::telemetry::{LogBounds, TelemetryMessage};
 pub use self::import::{ImportError, Imported};
 pub use self::server::{DEVELOPMENT_KEY, Hub, MemoryConnector, OWNER_POLICY};
-pub use self::tls::TlsError;
+pub use self::tls::{DeviceCaError, TlsError};
 
 /// The development CA kept in `directory`, which a hub with this data
 /// directory uses: PEM of its certificate. It is made when there is none.
@@ -44,4 +44,3 @@ pub use self::tls::TlsError;
 pub fn development_ca(directory: &Path) -> Result<String, TlsError> {
     tls::Authority::load_or_create(directory).map(|authority| authority.pem)
 }
-pub use self::tls::{DeviceCaError, TlsError};

@@ -69,7 +69,6 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
         .connack_delay(args.connack_delay)
         .jobs(args.jobs())
         .cloud_to_device(args.cloud_to_device())
-        .data_dir(&data_dir);
         .data_dir(&data_dir)
         .blob_dir(args.blob_dir());
     if let Some(cap) = args.methods_in_flight {
@@ -80,6 +79,7 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
         builder = builder
             .device_ca(pem)
             .map_err(|e| format!("--device-ca {}: {e}", file.display()))?;
+    }
     if let Some(seconds) = args.configuration_interval {
         builder = builder.configuration_interval(Duration::from_secs(seconds.get().into()));
     }

@@ -8,10 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use hub_core::c2d::Draft;
 use hub_core::error::ServiceError;
+use hub_core::file_upload::FileNotification;
 use hub_core::ids::{DeviceId, Target};
 use hub_core::property_bag::MessageProperties;
-use hub_core::file_upload::FileNotification;
-use hub_core::ids::DeviceId;
 use hub_core::registry::{DeviceSpec, IfMatch};
 use hub_core::time::Timestamp;
 use hyper::server::conn::http1;
@@ -33,9 +32,8 @@ use crate::hub::outbox::CloseReason;
 use crate::hub::settling;
 use crate::hub::telemetry::TelemetryMessage;
 use crate::import::{ImportError, Imported};
-use crate::{hub, import, listen, mqtt};
 use crate::tls::{ClientCertificate, DeviceCa, DeviceCaError};
-use crate::{import, listen, mqtt};
+use crate::{hub, import, listen, mqtt};
 
 /// The well-known key of the default policies, for development only. It may
 /// stand in a repository and in connection strings because it protects nothing
@@ -327,6 +325,8 @@ impl Hub {
     ) -> Result<u64, ServiceError> {
         let draft = Draft::new(properties, body.into())?;
         self.app.hub.send_to_device(target, draft)
+    }
+
     /// Registers the authorities in a PEM text, which may then issue
     /// certificates of devices and modules with the authentication type
     /// `certificateAuthority`. Those that are registered already change nothing.
@@ -371,9 +371,8 @@ impl Hub {
     }
 
     /// Forgets everything: devices (their connections are closed), jobs,
-    /// telemetry, counts, the clock's offset, authorities for devices that the
-    /// hub was not started with.
-    /// configurations, telemetry, counts, the clock's offset.
+    /// configurations, telemetry, counts, the clock's offset, authorities for
+    /// devices that the hub was not started with. Blobs stay.
     pub fn reset(&self) {
         self.app.jobs.reset();
         self.app.hub.reset();

@@ -8,24 +8,17 @@
 //! Reading order: [`ids`], [`time`] and [`error`] are the vocabulary;
 //! [`sas`], [`topic`] and [`property_bag`] read what clients send;
 //! [`registry`], [`twin`], [`method`] and [`c2d`] hold a device's state;
-//! [`query`] selects devices and [`job`] runs an action over them.
-
-pub mod c2d;
-//! [`registry`], [`twin`] and [`method`] hold a device's state;
-//! [`query`] selects devices and [`job`] runs an action over them;
-//! [`blob`] and [`file_upload`] are about files.
-
-pub mod blob;
-pub mod connection_string;
-pub mod duration;
-//! [`registry`], [`twin`] and [`method`] hold a device's state;
 //! [`query`] selects devices, [`job`] runs an action over them, and
 //! [`configuration`] keeps desired properties on them; [`digital_twin`] shows a
-//! twin by the conventions of IoT Plug and Play.
+//! twin by the conventions of IoT Plug and Play; [`blob`] and [`file_upload`]
+//! are about files.
 
+pub mod blob;
+pub mod c2d;
 pub mod configuration;
 pub mod connection_string;
 pub mod digital_twin;
+pub mod duration;
 pub mod error;
 pub mod file_upload;
 pub mod ids;

@@ -8,21 +8,16 @@
 
 mod admin;
 mod auth;
+mod blobs;
 mod c2d;
-mod device_cas;
 mod configurations;
+mod device_cas;
 mod devices;
 mod digital_twins;
 mod error;
 mod feedback;
-mod jobs;
-mod blobs;
-mod devices;
-mod error;
 mod files;
 mod jobs;
-// Used by the message routes.
-#[allow(dead_code)]
 mod message_headers;
 mod methods;
 mod path;
@@ -111,6 +106,7 @@ pub(crate) fn router(app: App) -> Router {
         .route(
             "/messages/servicebound/feedback/{token}/abandon",
             post(feedback::abandon),
+        )
         .route("/devices/{device}/messages/events", post(telemetry::send))
         .route(
             "/devices/{device}/modules/{module}/messages/events",

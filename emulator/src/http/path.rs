@@ -11,18 +11,15 @@ use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
 
 /// Keywords by the position at which they stand; `*` is an id.
-const SHAPES: [&[&str]; 17] = [
-const SHAPES: [&[&str]; 18] = [
-    &["devices", "query"],
-    &["devices", "*", "modules", "*", "messages", "devicebound"],
-    &["devices", "*", "modules", "*", "commands"],
-    &["devices", "*", "messages", "devicebound", "*", "abandon"],
-    &["devices", "*", "commands"],
-    &["messages", "servicebound", "feedback", "*", "abandon"],
 const SHAPES: &[&[&str]] = &[
     &["devices", "query"],
     &["devices", "*", "modules", "*", "messages", "events"],
+    &["devices", "*", "modules", "*", "messages", "devicebound"],
+    &["devices", "*", "modules", "*", "commands"],
     &["devices", "*", "messages", "events"],
+    &["devices", "*", "messages", "devicebound", "*", "abandon"],
+    &["devices", "*", "commands"],
+    &["messages", "servicebound", "feedback", "*", "abandon"],
     &["devices", "*", "files", "notifications", "*"],
     &["statistics", "devices"],
     &["statistics", "service"],

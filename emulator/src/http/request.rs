@@ -46,7 +46,6 @@ impl FromRequest<App> for JsonBody {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
         let RawBody(bytes) = RawBody::from_request(request, app).await?;
-        let bytes = body_bytes(request, app).await?;
         parse_json(&bytes).map(Self).map_err(HttpError::from)
     }
 }
@@ -58,24 +57,12 @@ impl FromRequest<App> for OptionalJsonBody {
     type Rejection = HttpError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
-        let bytes = body_bytes(request, app).await?;
+        let RawBody(bytes) = RawBody::from_request(request, app).await?;
         if bytes.is_empty() {
             return Ok(Self(Value::Null));
         }
         parse_json(&bytes).map(Self).map_err(HttpError::from)
     }
-}
-
-async fn body_bytes(request: Request, app: &App) -> Result<Bytes, HttpError> {
-    Bytes::from_request(request, app).await.map_err(|rejection| {
-        HttpError::from(match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => ServiceError::new(
-                ErrorCode::GenericRequestEntityTooLarge,
-                "the request body exceeds the limit",
-            ),
-            _ => ServiceError::new(ErrorCode::GenericBadRequest, "the request body could not be read"),
-        })
-    })
 }
 
 fn parse_json(bytes: &[u8]) -> Result<Value, ServiceError> {

@@ -13,8 +13,8 @@ pub(crate) mod cell;
 pub(crate) mod configurations;
 pub(crate) mod counters;
 pub(crate) mod device_cas;
-pub(crate) mod file_upload;
 pub(crate) mod digital_twins;
+pub(crate) mod file_upload;
 pub(crate) mod fleet;
 pub(crate) mod methods;
 pub(crate) mod outbox;
@@ -26,12 +26,10 @@ pub(crate) mod settling;
 pub(crate) mod telemetry;
 pub(crate) mod twins;
 
-use std::time::Duration;
-
-use hub_core::c2d::Settings as CloudToDeviceSettings;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hub_core::c2d::Settings as CloudToDeviceSettings;
 use hub_core::error::{ErrorCode, ServiceError};
 use hub_core::sas::Key;
 use job_service::Clock;
@@ -41,15 +39,12 @@ use self::c2d::CloudToDevice;
 use self::configurations::Configurations;
 use self::counters::Counters;
 use self::device_cas::DeviceCas;
-use self::outbox::CloseReason;
-use self::registry::Registry;
-use self::telemetry::{LogBounds, TelemetryLog};
-use crate::tls::DeviceCa;
 use self::file_upload::FileNotifications;
 use self::outbox::CloseReason;
 use self::registry::Registry;
 use self::telemetry::{LogBounds, TelemetryLog};
 use crate::blobs::BlobStore;
+use crate::tls::DeviceCa;
 
 /// What the hub does where the service's reaction is a choice (see
 /// `ARCHITECTURE.md`, "Choices").
@@ -75,6 +70,7 @@ pub(crate) struct HubSettings {
     pub(crate) strictness: Strictness,
     /// How long an MQTT client waits for its CONNACK.
     pub(crate) connack_delay: Duration,
+    /// Expiry, locks and delivery counts of cloud-to-device messages.
     pub(crate) c2d: CloudToDeviceSettings,
     /// Authorities of devices that a reset does not take away.
     pub(crate) device_cas: Vec<DeviceCa>,
@@ -110,19 +106,13 @@ impl HubState {
             counters: Counters::default(),
             blobs: Arc::new(blobs),
             file_notifications: FileNotifications::default(),
-        }
-    }
-
-    /// Forgets all devices, telemetry, counts and the authorities that were
-    /// added since the start, and sets the clock back to the system's.
-    /// Forgets all devices, telemetry, notifications and counts, and sets the
-    /// clock back to the system's. Blobs stay.
             configurations: Configurations::default(),
         }
     }
 
-    /// Forgets all devices, configurations, telemetry and counts, and sets the clock back to
-    /// the system's.
+    /// Forgets all devices, configurations, telemetry, notifications, counts
+    /// and the authorities that were added since the start, and sets the clock
+    /// back to the system's. Blobs stay.
     pub(crate) fn reset(&self) {
         // Taken apart so that a new field cannot be forgotten here.
         let Self {

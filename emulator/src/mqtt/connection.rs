@@ -134,9 +134,8 @@ where
                 if !delay.is_zero() {
                     sleep(delay).await;
                 }
-                break handshake::decide(hub, &connect);
+                break handshake::decide(hub, &connect, certificate);
             }
-            Ok(Some(Packet::Connect(connect))) => break handshake::decide(hub, &connect, certificate),
             // Anything else first is not an MQTT client of ours.
             Ok(Some(_)) => return None,
             Ok(None) => {
