@@ -69,6 +69,8 @@ error_codes! {
     ConnectionForcefullyClosedOnNewConnection = 400_027,
     /// A device scope that no Edge device has.
     InvalidDeviceScope = 400_028,
+    /// A key that identities do not have.
+    InvalidPolicyKey = 400_035,
     /// A configuration's target condition cannot be evaluated.
     InvalidConfigurationTargetCondition = 400_401,
     /// A configuration's content breaks a rule.

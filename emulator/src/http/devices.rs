@@ -5,7 +5,10 @@ use axum::http::StatusCode;
 use hub_core::error::ServiceError;
 use hub_core::ids::{ModuleId, Target};
 use hub_core::limits;
-use hub_core::registry::{BulkResult, DeviceSpec, ModuleSpec, Put, Status, not_found, parse_bulk};
+use hub_core::registry::{
+    BulkResult, DeviceSpec, KeyRegeneration, ModuleSpec, Put, RegenerationResult, Status, not_found,
+    not_regenerated, parse_bulk,
+};
 use serde_json::json;
 
 use super::App;
@@ -91,6 +94,33 @@ pub(super) async fn bulk(
         StatusCode::BAD_REQUEST
     };
     Ok(JsonReply::of(&BulkResult::from(errors))?.status(status))
+}
+
+/// Makes one key of each identity anew; entries are independent of each other,
+/// and the answer says which failed.
+pub(super) async fn regenerate_keys(
+    _: RegistryWriter,
+    State(app): State<App>,
+    JsonBody(body): JsonBody,
+) -> Result<JsonReply, HttpError> {
+    let request = KeyRegeneration::from_json(&body)?;
+    let mut result = RegenerationResult {
+        policy_key: request.key,
+        rotated_keys: Vec::new(),
+        errors: Vec::new(),
+    };
+    for target in request.targets {
+        let rotated = target.and_then(|target| {
+            app.hub
+                .regenerate_key(&target, request.key)
+                .map_err(|error| not_regenerated(&target, &error))
+        });
+        match rotated {
+            Ok(rotated) => result.rotated_keys.push(rotated),
+            Err(error) => result.errors.push(error),
+        }
+    }
+    JsonReply::of(&result)
 }
 
 pub(super) async fn list_modules(

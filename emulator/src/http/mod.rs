@@ -69,6 +69,7 @@ pub(crate) fn router(app: App) -> Router {
     let service = Router::new()
         .route("/devices", get(devices::list).post(devices::bulk))
         .route("/devices/query", post(query::run))
+        .route("/devices/keys/regenerate", post(devices::regenerate_keys))
         .route(
             "/devices/{device}",
             get(devices::read).put(devices::write).delete(devices::remove),

@@ -34,6 +34,8 @@ const SHAPES: &[&[&str]] = &[
     &["devices", "*", "applyconfigurationcontent"],
     &["digitaltwins", "*", "commands", "*"],
     &["digitaltwins", "*", "components", "*", "commands", "*"],
+    // Behind the others, or a device whose id is `Keys` would be spelled `keys`.
+    &["devices", "keys", "regenerate"],
     &["devices", "*"],
     &["twins", "*", "modules", "*"],
     &["jobs", "v2", "*"],

@@ -15,7 +15,8 @@ use hub_core::ids::{DeviceId, ModuleId, Target};
 use hub_core::limits;
 use hub_core::registry::{
     BulkAction, BulkEntry, DeviceIdentity, DeviceSpec, Fresh, IdentitySpec, IfMatch, ModuleIdentity,
-    ModuleSpec, Put, Status, check_delete, check_put, scope_owner, unknown_scope,
+    ModuleSpec, PolicyKey, Put, RotatedKey, Status, check_delete, check_put, not_found, scope_owner,
+    unknown_scope,
 };
 use hub_core::time::Timestamp;
 
@@ -247,6 +248,29 @@ impl HubState {
             order.identities -= 1;
         }
         Ok(())
+    }
+
+    /// Makes one key of an identity anew. Live connections stay; tokens signed
+    /// with the old key are refused from now on.
+    ///
+    /// # Errors
+    /// `DeviceNotFound`, `ModuleNotFound`, `InvalidOperation` without such keys.
+    pub(crate) fn regenerate_key(&self, target: &Target, key: PolicyKey) -> Result<RotatedKey, ServiceError> {
+        let mut fresh = Fresh {
+            now: self.clock.now(),
+            random: &mut super::random_bytes,
+        };
+        let cell = self.registry.cell(&target.device)?;
+        let mut state = cell.lock();
+        // An identity that was deleted meanwhile gets no new key.
+        state.endpoint(target.module.as_ref())?;
+        match &target.module {
+            None => state.identity.regenerate_key(key, &mut fresh),
+            Some(id) => match state.modules.get_mut(id) {
+                Some(module) => module.identity.regenerate_key(key, &mut fresh),
+                None => Err(not_found(target)),
+            },
+        }
     }
 
     /// Carries out one entry of a bulk request.

@@ -19,6 +19,7 @@ mod device;
 mod fresh;
 mod module;
 mod precondition;
+mod regenerate;
 mod scope;
 #[cfg(test)]
 mod tests;
@@ -31,4 +32,5 @@ pub use device::{Capabilities, DeviceDocument, DeviceIdentity, DeviceSpec, Statu
 pub use fresh::Fresh;
 pub use module::{ModuleDocument, ModuleIdentity, ModuleSpec};
 pub use precondition::{IfMatch, Put, already_exists, check_delete, check_put, not_found};
+pub use regenerate::{KeyRegeneration, PolicyKey, RegenerationResult, RotatedKey, not_regenerated};
 pub use scope::{scope_owner, unknown_scope};

@@ -34,6 +34,7 @@ const ROUTES: &[(&str, &str, Right)] = &[
     ("GET", "/devices", RegistryRead),
     ("POST", "/devices", RegistryWrite),
     ("POST", "/devices/query", Service),
+    ("POST", "/devices/keys/regenerate", RegistryWrite),
     ("GET", "/devices/{device}", RegistryRead),
     ("PUT", "/devices/{device}", RegistryWrite),
     ("DELETE", "/devices/{device}", RegistryWrite),
