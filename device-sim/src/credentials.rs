@@ -1,4 +1,5 @@
-//! How devices prove who they are: user names and tokens.
+//! How devices prove who they are: user names and tokens, unless a client
+//! certificate of the transport does.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,7 +20,7 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
 pub struct Login {
     /// The user name.
     pub user_name: String,
-    /// The token.
+    /// The token; `None` where a certificate takes its place.
     pub password: Option<String>,
     /// How long the token is valid from now; `None` when another one could
     /// not be made.
@@ -34,14 +35,6 @@ impl fmt::Debug for Login {
             .field("valid_for", &self.valid_for)
             .finish_non_exhaustive()
     }
-}
-
-/// Why a connection string is of no use to the simulator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CredentialsError {
-    /// The device authenticates with a client certificate.
-    #[error("devices with X.509 certificates are not simulated; use a device with a symmetric key")]
-    Certificate,
 }
 
 /// Makes the [`Login`] of every device of a fleet.
@@ -63,6 +56,8 @@ enum Proof {
         key: Key,
     },
     Token(Box<str>),
+    /// The transport's.
+    Certificate,
 }
 
 impl Credentials {
@@ -89,11 +84,10 @@ impl Credentials {
         Self::new(service.host.name(), Proof::Derived(service.key.clone()))
     }
 
-    /// The device that a connection string names.
-    ///
-    /// # Errors
-    /// When it authenticates with a certificate.
-    pub fn device(device: &DeviceConnection) -> Result<Self, CredentialsError> {
+    /// The device that a connection string names. If that says `x509=true`,
+    /// devices send no token, and the transport has to have their certificate.
+    #[must_use]
+    pub fn device(device: &DeviceConnection) -> Self {
         let proof = match &device.credential {
             Credential::Key(key) => Proof::Key(key.clone()),
             Credential::PolicyKey { policy, key } => Proof::Policy {
@@ -101,9 +95,9 @@ impl Credentials {
                 key: key.clone(),
             },
             Credential::Token(token) => Proof::Token(token.as_str().into()),
-            Credential::Certificate => return Err(CredentialsError::Certificate),
+            Credential::Certificate => Proof::Certificate,
         };
-        Ok(Self::new(device.host.name(), proof))
+        Self::new(device.host.name(), proof)
     }
 
     fn new(host: &str, proof: Proof) -> Self {
@@ -155,15 +149,16 @@ impl Credentials {
         let (password, valid_for) = match &self.proof {
             Proof::Derived(group) => {
                 let key = derive_device_key(group, &target.to_string());
-                (sign(&key, None), Some(self.lifetime))
+                (Some(sign(&key, None)), Some(self.lifetime))
             }
-            Proof::Key(key) => (sign(key, None), Some(self.lifetime)),
-            Proof::Policy { policy, key } => (sign(key, Some(policy)), Some(self.lifetime)),
-            Proof::Token(token) => (token.to_string(), None),
+            Proof::Key(key) => (Some(sign(key, None)), Some(self.lifetime)),
+            Proof::Policy { policy, key } => (Some(sign(key, Some(policy))), Some(self.lifetime)),
+            Proof::Token(token) => (Some(token.to_string()), None),
+            Proof::Certificate => (None, None),
         };
         Login {
             user_name: user_name.to_string(),
-            password: Some(password),
+            password,
             valid_for,
         }
     }
@@ -197,7 +192,7 @@ mod tests {
 
     fn device(text: &str) -> Credentials {
         match ConnectionString::parse(text).unwrap() {
-            ConnectionString::Device(device) => Credentials::device(&device).unwrap(),
+            ConnectionString::Device(device) => Credentials::device(&device),
             other => panic!("{other:?}"),
         }
     }
@@ -259,15 +254,16 @@ mod tests {
     }
 
     #[test]
-    fn certificates_are_refused_and_secrets_not_shown() {
-        let text = "HostName=h;DeviceId=dev1;x509=true";
-        let Ok(ConnectionString::Device(device)) = ConnectionString::parse(text) else {
-            panic!("not a device's");
-        };
-        assert_eq!(
-            Credentials::device(&device).unwrap_err(),
-            CredentialsError::Certificate
-        );
+    fn a_certificate_takes_the_place_of_a_token() {
+        let credentials = device("HostName=h;DeviceId=dev1;x509=true");
+        let login = credentials.login(&dev1(), Timestamp::from_unix_seconds(1));
+        assert_eq!(login.user_name, "h/dev1/?api-version=2021-04-12");
+        assert_eq!((login.password, login.valid_for), (None, None));
+        assert_eq!(credentials.fixed_expiry(), None);
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
         let login = Credentials::policy(&service()).login(&dev1(), Timestamp::from_unix_seconds(1));
         assert!(!format!("{login:?}").contains("sig="));
     }

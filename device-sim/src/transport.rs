@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use hub_core::connection_string::{Host, HostError};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
+use rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
@@ -95,6 +95,16 @@ pub enum TlsError {
         /// The file.
         path: String,
     },
+    /// The file with the client's private key cannot be read, or holds
+    /// something else.
+    #[error("cannot read a private key from {path}")]
+    Key {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
     /// A certificate, or the system's trust store, cannot be used.
     #[error("cannot set up TLS")]
     Setup(#[from] rustls::Error),
@@ -107,6 +117,16 @@ pub enum TlsError {
         #[source]
         source: InvalidDnsNameError,
     },
+}
+
+/// PEM files of a device's certificate.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientFiles<'a> {
+    /// The certificate, followed by those of its issuers as far as the hub
+    /// needs them.
+    pub certificate: &'a Path,
+    /// Its private key, not encrypted.
+    pub key: &'a Path,
 }
 
 /// A way to reach a hub. Cheap to clone.
@@ -136,6 +156,26 @@ impl Transport {
     /// # Errors
     /// When the certificates or the host's name cannot be used.
     pub fn tls(host: &Host, ca_file: Option<&Path>) -> Result<Self, TlsError> {
+        Self::tls_as(host, ca_file, None)
+    }
+
+    /// The same with a client certificate, by which a device proves who it is.
+    ///
+    /// # Errors
+    /// When the certificates, the key or the host's name cannot be used.
+    pub fn tls_with_certificate(
+        host: &Host,
+        ca_file: Option<&Path>,
+        client: &ClientFiles<'_>,
+    ) -> Result<Self, TlsError> {
+        Self::tls_as(host, ca_file, Some(client))
+    }
+
+    fn tls_as(
+        host: &Host,
+        ca_file: Option<&Path>,
+        client: Option<&ClientFiles<'_>>,
+    ) -> Result<Self, TlsError> {
         let name = host
             .name()
             .trim_start_matches('[')
@@ -149,9 +189,15 @@ impl Transport {
             Some(path) => builder.with_root_certificates(read_authorities(path)?),
             None => builder.with_platform_verifier()?,
         };
+        let config = match client {
+            None => config.with_no_client_auth(),
+            Some(ClientFiles { certificate, key }) => {
+                config.with_client_auth_cert(read_chain(certificate)?, read_key(key)?)?
+            }
+        };
         Ok(Self(Arc::new(Kind::Tls {
             address: Address::new(host, MQTTS_PORT),
-            connector: TlsConnector::from(Arc::new(config.with_no_client_auth())),
+            connector: TlsConnector::from(Arc::new(config)),
             server,
         })))
     }
@@ -213,20 +259,30 @@ impl fmt::Display for Transport {
 }
 
 fn read_authorities(path: &Path) -> Result<RootCertStore, TlsError> {
-    let unreadable = |source| TlsError::Certificates {
-        path: path.display().to_string(),
-        source,
-    };
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
-        roots.add(certificate.map_err(unreadable)?)?;
-    }
-    if roots.is_empty() {
-        return Err(TlsError::NoCertificate {
-            path: path.display().to_string(),
-        });
+    for certificate in read_chain(path)? {
+        roots.add(certificate)?;
     }
     Ok(roots)
+}
+
+/// The certificates in a file, of which there is at least one.
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let name = || path.display().to_string();
+    let chain = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|source| TlsError::Certificates { path: name(), source })?;
+    if chain.is_empty() {
+        return Err(TlsError::NoCertificate { path: name() });
+    }
+    Ok(chain)
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|source| TlsError::Key {
+        path: path.display().to_string(),
+        source,
+    })
 }
 
 /// A host and port with the addresses that were last found for them.

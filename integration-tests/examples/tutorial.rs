@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let connector = hub.memory_connector();
     let fleet = Fleet::builder(
         Transport::memory(move || Ok(connector.connect())),
-        Credentials::device(&device)?,
+        Credentials::device(&device),
     )
     .targets(vec![Target::clone(&device.target)])
     .observer(|device, event| {

@@ -17,6 +17,10 @@ Examples:
   The same against a local hub without TLS:
     device-sim --connection-string 'HostName=localhost;DeviceId=dev1;SharedAccessKey=…' --transport tcp
 
+  One device that proves who it is with a certificate:
+    device-sim --connection-string 'HostName=my-hub.azure-devices.net;DeviceId=dev1;x509=true' \\
+        --certificate dev1.pem --key dev1-key.pem
+
   Ten thousand devices on a local hub, registered first, 5 % of them offline, telemetry every ten seconds:
     device-sim --connection-string 'HostName=localhost;SharedAccessKeyName=iothubowner;SharedAccessKey=…' \\
         --endpoint http://localhost:8080 --transport tcp --count 10000 --offline 5% --telemetry 10s
@@ -70,6 +74,15 @@ pub(crate) struct HubArgs {
     /// local hubs; otherwise the system's trust store decides
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
+
+    /// A PEM file with the certificate of a device whose connection string says
+    /// x509=true, followed by those of its issuers as far as the hub needs them
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) certificate: Option<PathBuf>,
+
+    /// A PEM file with that certificate's private key, not encrypted
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub(crate) key: Option<PathBuf>,
 
     /// Where the hub's REST interface is, for registration on a local hub:
     /// http://host:port or https://host:port

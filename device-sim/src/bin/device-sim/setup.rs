@@ -3,11 +3,11 @@
 use std::fs;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use device_sim::transport::{Endpoint, MQTT_PORT, Scheme};
+use device_sim::transport::{ClientFiles, Endpoint, MQTT_PORT, Scheme};
 use device_sim::{
     Behaviour, Credentials, Fleet, FleetBuilder, MethodAnswer, SessionSettings, Shares, Telemetry, Transport,
 };
-use hub_core::connection_string::{ConnectionString, Host};
+use hub_core::connection_string::{ConnectionString, Credential, Host};
 use hub_core::ids::Target;
 use job_service::rest::{ClientOptions, ServiceClient};
 use serde_json::{Map, Value};
@@ -48,7 +48,12 @@ pub(crate) fn plan(args: &Args) -> Result<Plan> {
                 args.fleet.count.is_none(),
                 "--count needs a service's connection string, one with a SharedAccessKeyName and no DeviceId"
             );
-            let credentials = Credentials::device(&device)?;
+            let by_certificate = device.credential == Credential::Certificate;
+            ensure!(
+                by_certificate == args.hub.certificate.is_some(),
+                "--certificate and --key belong to a connection string with x509=true"
+            );
+            let credentials = Credentials::device(&device);
             (
                 device.gateway.unwrap_or(device.host),
                 credentials,
@@ -56,6 +61,10 @@ pub(crate) fn plan(args: &Args) -> Result<Plan> {
             )
         }
         ConnectionString::Service(service) => {
+            ensure!(
+                args.hub.certificate.is_none(),
+                "--certificate needs a device's connection string, one with x509=true"
+            );
             let credentials = match args.fleet.keys {
                 Keys::Own => Credentials::derived(&service),
                 Keys::Policy => Credentials::policy(&service),
@@ -143,8 +152,20 @@ fn transport(args: &HubArgs, host: &Host) -> Result<Transport> {
         }
     };
     match scheme {
-        Some(Scheme::Tcp) => Ok(Transport::tcp(host)),
-        None | Some(Scheme::Tls) => Ok(Transport::tls(host, args.ca_file.as_deref())?),
+        Some(Scheme::Tcp) => {
+            ensure!(args.certificate.is_none(), "--certificate needs TLS");
+            Ok(Transport::tcp(host))
+        }
+        None | Some(Scheme::Tls) => {
+            let ca_file = args.ca_file.as_deref();
+            Ok(match (&args.certificate, &args.key) {
+                (Some(certificate), Some(key)) => {
+                    let client = ClientFiles { certificate, key };
+                    Transport::tls_with_certificate(host, ca_file, &client)?
+                }
+                _ => Transport::tls(host, ca_file)?,
+            })
+        }
     }
 }
 
@@ -253,9 +274,30 @@ mod tests {
             (&["--transport=tcp", "--method=x"][..], "--method x"),
             (&["--transport=tcp", "--behaviour=no-such-file"], "no-such-file"),
             (&["--ca-file=no-such-file"], "no-such-file"),
+            (&["--certificate=c", "--key=k"], "x509=true"),
         ] {
             let error = planned("HostName=hub;DeviceId=d", more).err().unwrap();
             assert!(format!("{error:#}").contains(word), "{error:#}");
         }
+    }
+
+    #[test]
+    fn a_certificate_goes_with_its_connection_string_and_tls() {
+        let text = "--connection-string=HostName=hub;DeviceId=d;x509=true";
+        for (more, word) in [
+            (&[][..], "--certificate"),
+            (&["--certificate=no-such-file", "--key=k"], "no-such-file"),
+            (&["--certificate=c", "--key=k", "--transport=tcp"], "TLS"),
+        ] {
+            let args = ["device-sim", text]
+                .iter()
+                .chain(more)
+                .copied()
+                .collect::<Vec<_>>();
+            let error = plan(&Args::try_parse_from(args).unwrap()).err().unwrap();
+            assert!(format!("{error:#}").contains(word), "{error:#}");
+        }
+        let half = ["device-sim", text, "--certificate=c"];
+        assert!(Args::try_parse_from(half).is_err());
     }
 }
