@@ -8,6 +8,8 @@ mod support;
 
 mod admin;
 mod import;
+mod mqtt_c2d;
+mod mqtt_c2d_sessions;
 mod mqtt_connect;
 mod mqtt_lifetime;
 mod mqtt_methods;
@@ -18,7 +20,9 @@ mod mqtt_twins;
 mod mqtt_websocket;
 mod rest_auth;
 mod rest_bulk;
+mod rest_c2d;
 mod rest_errors;
+mod rest_feedback;
 mod rest_identities;
 mod rest_job_ends;
 mod rest_job_records;

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::rest::{FAR_FUTURE, Rest, development_key, policy_token};
 use crate::support::start_hub;
 
-use Right::{Anyone, ModuleRead, ModuleWrite, RegistryRead, RegistryWrite, Service};
+use Right::{Anyone, Device, ModuleRead, ModuleWrite, RegistryRead, RegistryWrite, Service};
 
 /// What a route asks of its caller.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,6 +23,8 @@ enum Right {
     ModuleRead,
     /// As `RegistryWrite`, and the device itself may.
     ModuleWrite,
+    /// The device itself, or whoever may act as any device.
+    Device,
 }
 
 /// Every route of the hub.
@@ -37,6 +39,24 @@ const ROUTES: &[(&str, &str, Right)] = &[
     ("GET", "/devices/{device}/modules/{module}", ModuleRead),
     ("PUT", "/devices/{device}/modules/{module}", ModuleWrite),
     ("DELETE", "/devices/{device}/modules/{module}", ModuleWrite),
+    ("GET", "/devices/{device}/messages/devicebound", Device),
+    ("POST", "/devices/{device}/messages/devicebound", Service),
+    ("DELETE", "/devices/{device}/messages/devicebound/{token}", Device),
+    (
+        "POST",
+        "/devices/{device}/messages/devicebound/{token}/abandon",
+        Device,
+    ),
+    ("DELETE", "/devices/{device}/commands", Service),
+    (
+        "POST",
+        "/devices/{device}/modules/{module}/messages/devicebound",
+        Service,
+    ),
+    ("DELETE", "/devices/{device}/modules/{module}/commands", Service),
+    ("GET", "/messages/servicebound/feedback", Service),
+    ("DELETE", "/messages/servicebound/feedback/{token}", Service),
+    ("POST", "/messages/servicebound/feedback/{token}/abandon", Service),
     ("GET", "/statistics/devices", RegistryRead),
     ("GET", "/statistics/service", RegistryRead),
     ("GET", "/twins/{device}", Service),
@@ -54,6 +74,7 @@ const ROUTES: &[(&str, &str, Right)] = &[
     ("GET", "/_emulator/health", Anyone),
     ("GET", "/_emulator/counters", Anyone),
     ("GET", "/_emulator/telemetry", Anyone),
+    ("POST", "/_emulator/c2d", Anyone),
     ("GET", "/_emulator/clock", Anyone),
     ("POST", "/_emulator/clock/advance", Anyone),
     ("DELETE", "/_emulator/state", Anyone),
@@ -125,6 +146,7 @@ fn path(template: &str) -> String {
         .replace("{device}", "d")
         .replace("{module}", "m")
         .replace("{job}", "j")
+        .replace("{token}", "t")
 }
 
 async fn device_key(rest: &Rest, path: &str) -> Key {
@@ -225,12 +247,19 @@ async fn a_policy_opens_the_routes_that_it_has_the_right_for_and_no_others() {
     let policies: [(&str, &[Right]); 5] = [
         (
             OWNER_POLICY,
-            &[Service, RegistryRead, RegistryWrite, ModuleRead, ModuleWrite],
+            &[
+                Service,
+                RegistryRead,
+                RegistryWrite,
+                ModuleRead,
+                ModuleWrite,
+                Device,
+            ],
         ),
         // Reading identities needs no more than the right to use them.
         ("service", &[Service, RegistryRead, ModuleRead]),
         // May act as any device, and a device may manage its own modules.
-        ("device", &[ModuleRead, ModuleWrite]),
+        ("device", &[ModuleRead, ModuleWrite, Device]),
         ("registryRead", &[RegistryRead, ModuleRead]),
         (
             "registryReadWrite",
@@ -271,7 +300,7 @@ async fn the_routes_for_anyone_need_no_header() {
 }
 
 #[tokio::test]
-async fn a_device_manages_its_own_modules_and_nothing_else() {
+async fn a_device_reaches_its_own_messages_and_modules_and_nothing_else() {
     let (_hub, rest) = hub().await;
     rest.create("d2").await;
     let token = |resource: &str, key: &Key| sas::sign(resource, key, FAR_FUTURE, None);
@@ -284,7 +313,7 @@ async fn a_device_manages_its_own_modules_and_nothing_else() {
                 continue;
             }
             let reply = device.call(method, &path(template)).send().await;
-            if matches!(right, ModuleRead | ModuleWrite) {
+            if matches!(right, ModuleRead | ModuleWrite | Device) {
                 assert_ne!(reply.status, 401, "{resource}: {method} {template}");
             } else {
                 reply.refused(ErrorCode::IotHubUnauthorizedAccess);
@@ -304,7 +333,11 @@ async fn a_device_manages_its_own_modules_and_nothing_else() {
     assert_eq!(ids, ["m", "own"]);
     device.delete("/devices/d/modules/own").await.no_content();
 
-    for path in ["/devices/d2/modules", "/devices/d2/modules/m"] {
+    for path in [
+        "/devices/d2/modules",
+        "/devices/d2/modules/m",
+        "/devices/d2/messages/devicebound",
+    ] {
         device
             .get(path)
             .await
@@ -318,10 +351,12 @@ async fn a_device_manages_its_own_modules_and_nothing_else() {
     let module_key = Key::from_base64(key).unwrap();
     for resource in ["localhost%2Fdevices%2Fd", "localhost%2Fdevices%2Fd%2Fmodules%2Fm"] {
         let module = rest.authorized(Some(&token(resource, &module_key)));
-        module
-            .get("/devices/d/modules")
-            .await
-            .refused(ErrorCode::IotHubUnauthorizedAccess);
+        for path in ["/devices/d/modules", "/devices/d/messages/devicebound"] {
+            module
+                .get(path)
+                .await
+                .refused(ErrorCode::IotHubUnauthorizedAccess);
+        }
     }
     // A disabled device is nobody.
     let disabled =
@@ -332,10 +367,12 @@ async fn a_device_manages_its_own_modules_and_nothing_else() {
         .send()
         .await
         .ok();
-    device
-        .get("/devices/d/modules")
-        .await
-        .refused(ErrorCode::IotHubUnauthorizedAccess);
+    for path in ["/devices/d/modules", "/devices/d/messages/devicebound"] {
+        device
+            .get(path)
+            .await
+            .refused(ErrorCode::IotHubUnauthorizedAccess);
+    }
 }
 
 #[tokio::test]

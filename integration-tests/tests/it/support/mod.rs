@@ -2,6 +2,7 @@
 
 pub mod answering;
 pub mod back_end;
+pub mod c2d;
 pub mod device;
 pub mod jobs;
 pub mod methods;
