@@ -46,7 +46,7 @@ pub fn send(hub: &Hub, device: &str, n: u64) {
         &[(SystemProperty::MessageId, &id), (SystemProperty::Ack, "full")],
         &[],
     );
-    let sequence = hub.send_to_device(&target(device), asking, id.clone()).unwrap();
+    let sequence = hub.send_to_device(&target(device), asking, id).unwrap();
     assert_eq!(sequence, n, "the device was sent other messages before");
 }
 
