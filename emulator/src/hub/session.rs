@@ -106,11 +106,11 @@ impl Session {
 
     /// Starts deliveries of a kind.
     pub(crate) fn subscribe(&self, filter: Filter, qos: Qos) {
-        let change = |endpoint: &mut Endpoint, _| {
-            endpoint.subscribe(self.generation, filter, Subscription::Granted(qos))
-        };
         let mut state = self.cell.lock();
-        if self.with_state(&mut state, change).is_some() {
+        let subscribed = self.with_state(&mut state, |endpoint, _| {
+            endpoint.subscribe(self.generation, filter, Subscription::Granted(qos));
+        });
+        if subscribed.is_some() {
             self.hub.deliver_messages(&mut state, &self.target);
         }
     }
@@ -122,8 +122,7 @@ impl Session {
         let mut state = self.cell.lock();
         if self.with_state(&mut state, |_, _| ()).is_some() {
             let holder = Holder(self.generation);
-            // What is held and settled under one lock cannot be lost in between.
-            let _ = self.hub.complete_held(&mut state, &self.target, holder, is_meant);
+            self.hub.complete_held(&mut state, &self.target, holder, is_meant);
         }
     }
 

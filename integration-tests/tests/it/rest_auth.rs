@@ -48,6 +48,24 @@ const ROUTES: &[(&str, &str, Right)] = &[
         "/devices/{device}/modules/{module}/messages/events",
         Module,
     ),
+    ("GET", "/devices/{device}/messages/devicebound", Device),
+    ("POST", "/devices/{device}/messages/devicebound", Service),
+    ("DELETE", "/devices/{device}/messages/devicebound/{token}", Device),
+    (
+        "POST",
+        "/devices/{device}/messages/devicebound/{token}/abandon",
+        Device,
+    ),
+    ("DELETE", "/devices/{device}/commands", Service),
+    (
+        "POST",
+        "/devices/{device}/modules/{module}/messages/devicebound",
+        Service,
+    ),
+    ("DELETE", "/devices/{device}/modules/{module}/commands", Service),
+    ("GET", "/messages/servicebound/feedback", Service),
+    ("DELETE", "/messages/servicebound/feedback/{token}", Service),
+    ("POST", "/messages/servicebound/feedback/{token}/abandon", Service),
     ("GET", "/statistics/devices", RegistryRead),
     ("GET", "/statistics/service", RegistryRead),
     ("GET", "/twins/{device}", Service),
@@ -65,6 +83,7 @@ const ROUTES: &[(&str, &str, Right)] = &[
     ("GET", "/_emulator/health", Anyone),
     ("GET", "/_emulator/counters", Anyone),
     ("GET", "/_emulator/telemetry", Anyone),
+    ("POST", "/_emulator/c2d", Anyone),
     ("GET", "/_emulator/clock", Anyone),
     ("POST", "/_emulator/clock/advance", Anyone),
     ("DELETE", "/_emulator/state", Anyone),
@@ -139,6 +158,7 @@ fn path(template: &str) -> String {
         .replace("{device}", "d")
         .replace("{module}", "m")
         .replace("{job}", "j")
+        .replace("{token}", "t")
 }
 
 async fn device_key(rest: &Rest, path: &str) -> Key {
@@ -293,7 +313,7 @@ async fn the_routes_for_anyone_need_no_header() {
 }
 
 #[tokio::test]
-async fn a_device_manages_its_own_modules_and_nothing_else() {
+async fn a_device_reaches_its_own_messages_and_modules_and_nothing_else() {
     let (_hub, rest) = hub().await;
     rest.create("d2").await;
     let token = |resource: &str, key: &Key| sas::sign(resource, key, FAR_FUTURE, None);
@@ -326,7 +346,11 @@ async fn a_device_manages_its_own_modules_and_nothing_else() {
     assert_eq!(ids, ["m", "own"]);
     device.delete("/devices/d/modules/own").await.no_content();
 
-    for path in ["/devices/d2/modules", "/devices/d2/modules/m"] {
+    for path in [
+        "/devices/d2/modules",
+        "/devices/d2/modules/m",
+        "/devices/d2/messages/devicebound",
+    ] {
         device
             .get(path)
             .await
@@ -340,10 +364,12 @@ async fn a_device_manages_its_own_modules_and_nothing_else() {
     let module_key = Key::from_base64(key).unwrap();
     for resource in ["localhost%2Fdevices%2Fd", "localhost%2Fdevices%2Fd%2Fmodules%2Fm"] {
         let module = rest.authorized(Some(&token(resource, &module_key)));
-        module
-            .get("/devices/d/modules")
-            .await
-            .refused(ErrorCode::IotHubUnauthorizedAccess);
+        for path in ["/devices/d/modules", "/devices/d/messages/devicebound"] {
+            module
+                .get(path)
+                .await
+                .refused(ErrorCode::IotHubUnauthorizedAccess);
+        }
     }
     // A disabled device is nobody.
     let disabled =
@@ -354,10 +380,12 @@ async fn a_device_manages_its_own_modules_and_nothing_else() {
         .send()
         .await
         .ok();
-    device
-        .get("/devices/d/modules")
-        .await
-        .refused(ErrorCode::IotHubUnauthorizedAccess);
+    for path in ["/devices/d/modules", "/devices/d/messages/devicebound"] {
+        device
+            .get(path)
+            .await
+            .refused(ErrorCode::IotHubUnauthorizedAccess);
+    }
 }
 
 #[tokio::test]

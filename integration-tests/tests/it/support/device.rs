@@ -13,8 +13,8 @@ use hub_core::connection_string::{ConnectionString, Credential, DeviceConnection
 use hub_core::ids::Target;
 use hub_core::sas::{self, Key};
 use mqtt_wire::{
-    Connect, ConnectAck, ConnectAckReason, Packet, PacketBuffer, QoS, SubscribeReturnCode, encode, fill,
-    publish_qos0, publish_qos1,
+    Connect, ConnectAck, ConnectAckReason, Packet, PacketBuffer, Publish, QoS, SubscribeReturnCode, encode,
+    fill, publish_qos0, publish_qos1,
 };
 use tokio::io::AsyncWriteExt as _;
 
@@ -235,6 +235,19 @@ impl Device {
             }
             other => panic!("{other:?} instead of a PUBLISH"),
         }
+    }
+
+    /// The next packet, which must be a PUBLISH of any kind.
+    pub async fn expect_publish(&mut self) -> Publish {
+        match self.expect_packet().await {
+            Packet::Publish(publish) => *publish,
+            other => panic!("{other:?} instead of a PUBLISH"),
+        }
+    }
+
+    /// Acknowledges a PUBLISH with QoS 1.
+    pub async fn acknowledge(&mut self, packet_id: NonZeroU16) {
+        self.send(Packet::PublishAck { packet_id }).await;
     }
 
     /// The hub sent nothing up to now: the answer to a ping is the next packet.

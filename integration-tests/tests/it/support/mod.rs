@@ -3,6 +3,7 @@
 pub mod answering;
 pub mod back_end;
 pub mod certificates;
+pub mod c2d;
 pub mod device;
 pub mod jobs;
 pub mod methods;
