@@ -375,8 +375,11 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        if let (Place::Temporary, Some(path)) = (&self.place, self.made.get()) {
-            let _ = fs::remove_dir_all(path);
+        if let Some(path) = self.made.get() {
+            let _ = match self.place {
+                Place::Given(_) => fs::remove_dir_all(path.join(STAGING)),
+                Place::Temporary => fs::remove_dir_all(path),
+            };
         }
     }
 }

@@ -16,6 +16,7 @@ pub(crate) mod methods;
 pub(crate) mod outbox;
 pub(crate) mod query;
 pub(crate) mod registry;
+pub(crate) mod registry_jobs;
 pub(crate) mod row;
 pub(crate) mod session;
 pub(crate) mod telemetry;
@@ -33,6 +34,7 @@ use self::counters::Counters;
 use self::file_upload::FileNotifications;
 use self::outbox::CloseReason;
 use self::registry::Registry;
+use self::registry_jobs::RegistryJobs;
 use self::telemetry::{LogBounds, TelemetryLog};
 use crate::blobs::BlobStore;
 
@@ -73,6 +75,7 @@ pub(crate) struct HubState {
     pub(crate) telemetry: TelemetryLog,
     pub(crate) blobs: Arc<BlobStore>,
     pub(crate) file_notifications: FileNotifications,
+    pub(crate) registry_jobs: RegistryJobs,
 }
 
 impl HubState {
@@ -85,6 +88,7 @@ impl HubState {
             counters: Counters::default(),
             blobs: Arc::new(blobs),
             file_notifications: FileNotifications::default(),
+            registry_jobs: RegistryJobs::default(),
         }
     }
 
@@ -100,7 +104,9 @@ impl HubState {
             telemetry,
             blobs,
             file_notifications,
+            registry_jobs,
         } = self;
+        registry_jobs.clear();
         self.clear_registry(CloseReason::Shutdown);
         telemetry.clear();
         blobs.forget_blocks();
