@@ -321,7 +321,8 @@ impl Hub {
     }
 
     /// Forgets everything: devices (their connections are closed), jobs,
-    /// telemetry, counts, the clock's offset.
+    /// telemetry, file notifications, counts, the clock's offset. Files in the
+    /// hub's blob storage stay.
     pub fn reset(&self) {
         self.app.jobs.reset();
         self.app.hub.reset();

@@ -185,7 +185,8 @@ pub(super) async fn advance_clock(
     JsonReply::of(&json!({ "now": app.hub.clock.now() }))
 }
 
-/// Forgets everything: devices, jobs, telemetry, counts, the clock's offset.
+/// Forgets everything: devices, jobs, telemetry, file notifications, counts,
+/// the clock's offset. Files in the blob storage stay.
 pub(super) async fn reset(State(app): State<App>) -> StatusCode {
     app.jobs.reset();
     app.hub.reset();

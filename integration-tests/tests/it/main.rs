@@ -7,8 +7,11 @@
 mod support;
 
 mod admin;
+mod blobs;
+mod file_upload;
 mod http_telemetry;
 mod import;
+mod import_export;
 mod mqtt_connect;
 mod mqtt_lifetime;
 mod mqtt_methods;

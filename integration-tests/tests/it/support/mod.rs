@@ -6,6 +6,7 @@ pub mod device;
 pub mod jobs;
 pub mod methods;
 pub mod rest;
+pub mod storage;
 pub mod transport;
 
 use std::future::Future;
