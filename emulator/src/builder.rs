@@ -11,7 +11,6 @@ use hub_core::sas::{Key, derive_device_key};
 use job_service::{Clock, EngineSettings};
 use tokio::net::TcpListener;
 
-use crate::blobs::BlobStore;
 use crate::hub::access::Policies;
 use crate::hub::telemetry::LogBounds;
 use crate::hub::{HubSettings, HubState, Strictness};
@@ -218,6 +217,7 @@ impl HubBuilder {
             HubSettings {
                 host_name: self.host_name,
                 blob_key: derive_device_key(&key, "blob storage"),
+                blob_dir: self.blob_dir,
                 upload_ttl: self.upload_ttl,
                 policies: Policies::new(key),
                 methods_in_flight: self.methods_in_flight,
@@ -225,7 +225,6 @@ impl HubBuilder {
                 strictness: self.strictness,
             },
             clock,
-            BlobStore::new(self.blob_dir),
         ));
         Ok(server::start(
             state,

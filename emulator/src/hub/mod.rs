@@ -22,6 +22,7 @@ pub(crate) mod session;
 pub(crate) mod telemetry;
 pub(crate) mod twins;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +61,9 @@ pub(crate) struct HubSettings {
     pub(crate) methods_in_flight: usize,
     pub(crate) telemetry: LogBounds,
     pub(crate) strictness: Strictness,
+    /// Where the hub's own blob storage is; by default in a directory that goes
+    /// with the hub.
+    pub(crate) blob_dir: Option<PathBuf>,
     /// Signs the tokens of the hub's own blob storage.
     pub(crate) blob_key: Key,
     /// How long a device may take for a file upload.
@@ -79,14 +83,14 @@ pub(crate) struct HubState {
 }
 
 impl HubState {
-    pub(crate) fn new(settings: HubSettings, clock: Clock, blobs: BlobStore) -> Self {
+    pub(crate) fn new(settings: HubSettings, clock: Clock) -> Self {
         Self {
             telemetry: TelemetryLog::new(settings.telemetry),
+            blobs: Arc::new(BlobStore::new(settings.blob_dir.clone())),
             settings,
             clock,
             registry: Registry::default(),
             counters: Counters::default(),
-            blobs: Arc::new(blobs),
             file_notifications: FileNotifications::default(),
             registry_jobs: RegistryJobs::default(),
         }
