@@ -80,7 +80,7 @@ pub enum RegistryJobKind {
     Export {
         /// With keys or without.
         keys: ExportKeys,
-        /// Name of the blob, [`DEVICES_BLOB`] unless the request names another.
+        /// Name of the blob, `devices.txt` unless the request names another.
         output: BlobName,
     },
     /// Carries out every line of the input blob; failures go to
