@@ -12,7 +12,6 @@ use hub_core::sas::{Key, derive_device_key};
 use job_service::{Clock, EngineSettings};
 use tokio::net::TcpListener;
 
-use crate::blobs::BlobStore;
 use crate::hub::access::Policies;
 use crate::hub::device_cas;
 use crate::hub::telemetry::LogBounds;
@@ -272,6 +271,7 @@ impl HubBuilder {
             HubSettings {
                 host_name: self.host_name,
                 blob_key: derive_device_key(&key, "blob storage"),
+                blob_dir: self.blob_dir,
                 upload_ttl: self.upload_ttl,
                 policies: Policies::new(key),
                 methods_in_flight: self.methods_in_flight,
@@ -282,7 +282,6 @@ impl HubBuilder {
                 device_cas: self.device_cas,
             },
             clock,
-            BlobStore::new(self.blob_dir),
         ));
         Ok(server::start(
             state,

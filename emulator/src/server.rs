@@ -371,8 +371,9 @@ impl Hub {
     }
 
     /// Forgets everything: devices (their connections are closed), jobs,
-    /// configurations, telemetry, counts, the clock's offset, authorities for
-    /// devices that the hub was not started with. Blobs stay.
+    /// configurations, telemetry, file notifications, counts, the clock's
+    /// offset, authorities for devices that the hub was not started with. Files
+    /// in the hub's blob storage stay.
     pub fn reset(&self) {
         self.app.jobs.reset();
         self.app.hub.reset();

@@ -30,6 +30,7 @@ pub mod page;
 pub mod property_bag;
 pub mod query;
 pub mod registry;
+pub mod registry_job;
 pub mod sas;
 pub mod time;
 pub mod topic;

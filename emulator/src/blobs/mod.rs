@@ -39,6 +39,8 @@ pub(crate) struct BlobStore {
 struct Root {
     place: Place,
     made: OnceLock<PathBuf>,
+    /// Held while it is made.
+    making: Mutex<()>,
 }
 
 enum Place {
@@ -97,6 +99,7 @@ impl BlobStore {
             root: Root {
                 place: directory.map_or(Place::Temporary, Place::Given),
                 made: OnceLock::new(),
+                making: Mutex::default(),
             },
             blocks: Mutex::default(),
             places: Arc::default(),
@@ -344,6 +347,7 @@ impl Root {
 
     /// The directory, made if it is not there. Blocks to the file system.
     fn make(&self) -> io::Result<PathBuf> {
+        let _held = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(path) = self.made.get() {
             return Ok(path.clone());
         }
@@ -360,23 +364,17 @@ impl Root {
                 path
             }
         };
-        // Of two that come here at once, the first one's directory counts.
-        if let Err(second) = self.made.set(path)
-            && matches!(self.place, Place::Temporary)
-        {
-            let _ = fs::remove_dir(second);
-        }
-        self.made
-            .get()
-            .cloned()
-            .ok_or_else(|| io::Error::other("no directory"))
+        Ok(self.made.get_or_init(|| path).clone())
     }
 }
 
 impl Drop for Root {
     fn drop(&mut self) {
-        if let (Place::Temporary, Some(path)) = (&self.place, self.made.get()) {
-            let _ = fs::remove_dir_all(path);
+        if let Some(path) = self.made.get() {
+            let _ = match self.place {
+                Place::Given(_) => fs::remove_dir_all(path.join(STAGING)),
+                Place::Temporary => fs::remove_dir_all(path),
+            };
         }
     }
 }

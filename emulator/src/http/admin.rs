@@ -268,8 +268,9 @@ pub(super) async fn advance_clock(
     JsonReply::of(&json!({ "now": app.hub.clock.now() }))
 }
 
-/// Forgets everything: devices, jobs, telemetry, counts, the clock's offset,
-/// authorities for devices that the hub was not started with.
+/// Forgets everything: devices, jobs, configurations, telemetry, file
+/// notifications, counts, the clock's offset, authorities for devices that the
+/// hub was not started with. Files in the blob storage stay.
 pub(super) async fn reset(State(app): State<App>) -> StatusCode {
     app.jobs.reset();
     app.hub.reset();

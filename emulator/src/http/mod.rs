@@ -22,6 +22,7 @@ mod message_headers;
 mod methods;
 mod path;
 mod query;
+mod registry_jobs;
 mod reply;
 mod request;
 mod telemetry;
@@ -131,6 +132,12 @@ pub(crate) fn router(app: App) -> Router {
             get(twins::read).patch(twins::merge).put(twins::replace),
         )
         .route("/twins/{device}/modules/{module}/methods", post(methods::invoke))
+        .route("/jobs", get(registry_jobs::list))
+        .route("/jobs/create", post(registry_jobs::create))
+        .route(
+            "/jobs/{job}",
+            get(registry_jobs::read).delete(registry_jobs::cancel),
+        )
         .route("/jobs/v2/query", get(jobs::list))
         .route("/jobs/v2/{job}", put(jobs::create).get(jobs::read))
         .route("/jobs/v2/{job}/cancel", post(jobs::cancel))

@@ -20,12 +20,14 @@ pub(crate) mod methods;
 pub(crate) mod outbox;
 pub(crate) mod query;
 pub(crate) mod registry;
+pub(crate) mod registry_jobs;
 pub(crate) mod row;
 pub(crate) mod session;
 pub(crate) mod settling;
 pub(crate) mod telemetry;
 pub(crate) mod twins;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +44,7 @@ use self::device_cas::DeviceCas;
 use self::file_upload::FileNotifications;
 use self::outbox::CloseReason;
 use self::registry::Registry;
+use self::registry_jobs::RegistryJobs;
 use self::telemetry::{LogBounds, TelemetryLog};
 use crate::blobs::BlobStore;
 use crate::tls::DeviceCa;
@@ -74,6 +77,9 @@ pub(crate) struct HubSettings {
     pub(crate) c2d: CloudToDeviceSettings,
     /// Authorities of devices that a reset does not take away.
     pub(crate) device_cas: Vec<DeviceCa>,
+    /// Where the hub's own blob storage is; by default in a directory that goes
+    /// with the hub.
+    pub(crate) blob_dir: Option<PathBuf>,
     /// Signs the tokens of the hub's own blob storage.
     pub(crate) blob_key: Key,
     /// How long a device may take for a file upload.
@@ -92,21 +98,23 @@ pub(crate) struct HubState {
     pub(crate) blobs: Arc<BlobStore>,
     pub(crate) file_notifications: FileNotifications,
     pub(crate) configurations: Configurations,
+    pub(crate) registry_jobs: RegistryJobs,
 }
 
 impl HubState {
-    pub(crate) fn new(settings: HubSettings, clock: Clock, blobs: BlobStore) -> Self {
+    pub(crate) fn new(settings: HubSettings, clock: Clock) -> Self {
         Self {
             telemetry: TelemetryLog::new(settings.telemetry),
             c2d: CloudToDevice::new(settings.c2d.feedback),
             device_cas: DeviceCas::new(settings.device_cas.clone()),
+            blobs: Arc::new(BlobStore::new(settings.blob_dir.clone())),
             settings,
             clock,
             registry: Registry::default(),
             counters: Counters::default(),
-            blobs: Arc::new(blobs),
             file_notifications: FileNotifications::default(),
             configurations: Configurations::default(),
+            registry_jobs: RegistryJobs::default(),
         }
     }
 
@@ -125,8 +133,10 @@ impl HubState {
             device_cas,
             blobs,
             file_notifications,
+            registry_jobs,
             configurations,
         } = self;
+        registry_jobs.clear();
         // Before the devices, so that no new one meets an old configuration.
         configurations.clear();
         self.clear_registry(CloseReason::Shutdown);

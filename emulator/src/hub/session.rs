@@ -237,6 +237,9 @@ mod tests {
 
     fn hub_with_device() -> (Arc<HubState>, Target) {
         let settings = HubSettings {
+            blob_dir: None,
+            blob_key: Key::from_bytes(&[0; 32]),
+            upload_ttl: std::time::Duration::from_secs(60),
             host_name: "localhost".into(),
             policies: Policies::new(Key::from_bytes(&[0; 32])),
             methods_in_flight: limits::METHODS_IN_FLIGHT,

@@ -34,10 +34,16 @@ pub enum ImportMode {
     UpdateTwin,
     /// Merge into its twin if the twin's ETag is this.
     UpdateTwinIfMatchETag,
+    /// Make a new identity or replace an existing one; in import jobs only.
+    CreateOrUpdate,
+    /// As `CreateOrUpdate`, but replace only if the ETag is this; in import
+    /// jobs only.
+    CreateOrUpdateIfMatchETag,
 }
 
 impl ImportMode {
-    const ALL: [Self; 7] = [
+    /// The modes of a bulk request.
+    const IN_REQUESTS: [Self; 7] = [
         Self::Create,
         Self::Update,
         Self::UpdateIfMatchETag,
@@ -46,6 +52,9 @@ impl ImportMode {
         Self::UpdateTwin,
         Self::UpdateTwinIfMatchETag,
     ];
+
+    /// The modes that only import jobs know.
+    const IN_JOBS: [Self; 2] = [Self::CreateOrUpdate, Self::CreateOrUpdateIfMatchETag];
 
     /// The service's spelling.
     #[must_use]
@@ -58,12 +67,21 @@ impl ImportMode {
             Self::DeleteIfMatchETag => "deleteIfMatchETag",
             Self::UpdateTwin => "updateTwin",
             Self::UpdateTwinIfMatchETag => "updateTwinIfMatchETag",
+            Self::CreateOrUpdate => "createOrUpdate",
+            Self::CreateOrUpdateIfMatchETag => "createOrUpdateIfMatchETag",
         }
     }
 
+    /// Whether the identity may be there or not.
+    #[must_use]
+    pub fn creates_or_updates(self) -> bool {
+        Self::IN_JOBS.contains(&self)
+    }
+
     fn parse(text: &str) -> Option<Self> {
-        Self::ALL
+        Self::IN_REQUESTS
             .into_iter()
+            .chain(Self::IN_JOBS)
             .find(|mode| mode.as_str().eq_ignore_ascii_case(text))
     }
 }
@@ -158,26 +176,77 @@ pub fn parse_bulk(body: &Value) -> Result<Vec<Result<BulkEntry, BulkError>>, Ser
                 format!("DeviceDefinedMultipleTimes, device ID {id}"),
             ));
         }
-        parsed.push(parse_entry(entry, members, id).map_err(|e| invalid_entry(members, id, e)));
+        let entry = import_mode(members).and_then(|mode| parse_entry(entry, members, id, mode));
+        parsed.push(entry.map_err(|e| invalid_entry(members, id, e)));
     }
     Ok(parsed)
 }
 
-fn parse_entry(entry: &Value, members: &Map<String, Value>, id: &str) -> Result<BulkEntry, ServiceError> {
+/// Reads one line of an import file. Without an `importMode` it asks to create
+/// or update. A device that may be created or updated must have a `status`
+/// (the import guide).
+///
+/// For a mode that creates or updates, the entry's precondition is that of an
+/// existing identity.
+///
+/// # Errors
+/// Says what is wrong with the line; its device id is empty if it names none.
+pub fn parse_import_line(line: &[u8]) -> Result<BulkEntry, BulkError> {
+    let no_members = Map::new();
+    let invalid = |e: ServiceError| invalid_entry(&no_members, "", e);
+    crate::json::check_depth(line).map_err(|e| invalid(ServiceError::invalid(e.to_string())))?;
+    let entry: Value = serde_json::from_slice(line)
+        .map_err(|e| invalid(ServiceError::invalid(format!("the line is not valid JSON: {e}"))))?;
+    let members = body::object(&entry, "the line").map_err(invalid)?;
+    let id = members.get("id").and_then(Value::as_str).unwrap_or_default();
+    let mode = match body::non_empty_str(members, "importMode") {
+        Ok(None) => Ok(ImportMode::CreateOrUpdate),
+        Ok(Some(text)) => ImportMode::parse(text)
+            .ok_or_else(|| ServiceError::invalid(format!("the importMode {text:?} is unknown"))),
+        Err(error) => Err(error),
+    };
+    let parsed = mode.and_then(|mode| {
+        let parsed = parse_entry(&entry, members, id, mode)?;
+        let is_device = matches!(
+            parsed.action,
+            BulkAction::Put {
+                identity: IdentitySpec::Device(_),
+                ..
+            }
+        );
+        if is_device && body::non_empty_str(members, "status")?.is_none() {
+            return Err(ServiceError::new(ErrorCode::ArgumentNull, "status is required"));
+        }
+        Ok(parsed)
+    });
+    parsed.map_err(|e| invalid_entry(members, id, e))
+}
+
+fn parse_entry(
+    entry: &Value,
+    members: &Map<String, Value>,
+    id: &str,
+    mode: ImportMode,
+) -> Result<BulkEntry, ServiceError> {
     use ImportMode as Mode;
     let device = DeviceId::parse(id).map_err(|e| illegal_id(&e))?;
     let module = body::non_empty_str(members, "moduleId")?
         .map(|id| ModuleId::parse(id).map_err(|e| illegal_id(&e)))
         .transpose()?;
-    let mode = import_mode(members)?;
     let if_match = match mode {
         Mode::Create => IfMatch::Absent,
-        Mode::Update | Mode::Delete | Mode::UpdateTwin => IfMatch::Any,
-        Mode::UpdateIfMatchETag | Mode::DeleteIfMatchETag => required_etag(members, ["eTag", "etag"])?,
+        Mode::Update | Mode::Delete | Mode::UpdateTwin | Mode::CreateOrUpdate => IfMatch::Any,
+        Mode::UpdateIfMatchETag | Mode::DeleteIfMatchETag | Mode::CreateOrUpdateIfMatchETag => {
+            required_etag(members, ["eTag", "etag"])?
+        }
         Mode::UpdateTwinIfMatchETag => required_etag(members, ["twinETag", "twinEtag"])?,
     };
     let action = match mode {
-        Mode::Create | Mode::Update | Mode::UpdateIfMatchETag => BulkAction::Put {
+        Mode::Create
+        | Mode::Update
+        | Mode::UpdateIfMatchETag
+        | Mode::CreateOrUpdate
+        | Mode::CreateOrUpdateIfMatchETag => BulkAction::Put {
             identity: match &module {
                 None => IdentitySpec::Device(DeviceSpec::from_json(entry, &device)?),
                 Some(module) => IdentitySpec::Module(ModuleSpec::from_json(entry, &device, module)?),
@@ -198,8 +267,9 @@ fn parse_entry(entry: &Value, members: &Map<String, Value>, id: &str) -> Result<
 fn import_mode(members: &Map<String, Value>) -> Result<ImportMode, ServiceError> {
     let text = body::non_empty_str(members, "importMode")?
         .ok_or_else(|| ServiceError::new(ErrorCode::ArgumentNull, "importMode is required"))?;
-    ImportMode::parse(text).ok_or_else(|| {
-        let modes = ImportMode::ALL.map(ImportMode::as_str).join(", ");
+    let mode = ImportMode::parse(text).filter(|mode| !mode.creates_or_updates());
+    mode.ok_or_else(|| {
+        let modes = ImportMode::IN_REQUESTS.map(ImportMode::as_str).join(", ");
         ServiceError::invalid(format!("importMode must be one of {modes}"))
     })
 }
@@ -293,6 +363,42 @@ mod tests {
     /// The only entry of a bulk request with one.
     fn bulk_entry(entry: Value) -> Result<BulkEntry, BulkError> {
         parse_bulk(&json!([entry])).unwrap().remove(0)
+    }
+
+    #[test]
+    fn import_lines_create_or_update_unless_they_say_otherwise() {
+        let read = |line: Value| parse_import_line(line.to_string().as_bytes());
+        let entry = read(json!({"id": "a", "status": "enabled", "eTag": "x"})).unwrap();
+        assert_eq!(
+            (entry.mode, entry.if_match),
+            (ImportMode::CreateOrUpdate, IfMatch::Any)
+        );
+        let entry = read(
+            json!({"id": "a", "status": "enabled", "eTag": "x", "importMode": "CreateOrUpdateIfMatchETag"}),
+        )
+        .unwrap();
+        assert_eq!(entry.if_match, IfMatch::ETag("x".into()));
+        assert!(read(json!({"id": "a", "moduleId": "m"})).is_ok());
+        assert!(read(json!({"id": "a", "importMode": "delete"})).is_ok());
+        for (line, code) in [
+            (json!({"id": "a"}), "ArgumentNull"),
+            (json!({"id": "a b", "status": "enabled"}), "ArgumentInvalid"),
+            (json!({"status": "enabled"}), "ArgumentInvalid"),
+            (json!({"id": "a", "status": "odd"}), "ArgumentInvalid"),
+            (
+                json!({"id": "a", "status": "enabled", "importMode": "x"}),
+                "ArgumentInvalid",
+            ),
+            (
+                json!({"id": "a", "status": "enabled", "importMode": 1}),
+                "ArgumentInvalid",
+            ),
+            (json!([]), "ArgumentInvalid"),
+        ] {
+            assert_eq!(read(line.clone()).unwrap_err().error_code, code, "{line}");
+        }
+        let error = parse_import_line(b"nonsense").unwrap_err();
+        assert_eq!((&*error.device_id, error.error_code), ("", "ArgumentInvalid"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod bulk;
 mod certificate;
 mod connection;
 mod device;
+mod export;
 mod fresh;
 mod module;
 mod precondition;
@@ -25,10 +26,13 @@ mod scope;
 mod tests;
 
 pub use authentication::{Authentication, KeyPair, SymmetricKey, Thumbprint, Thumbprints};
-pub use bulk::{BulkAction, BulkEntry, BulkError, BulkResult, IdentitySpec, ImportMode, parse_bulk};
+pub use bulk::{
+    BulkAction, BulkEntry, BulkError, BulkResult, IdentitySpec, ImportMode, parse_bulk, parse_import_line,
+};
 pub use certificate::{CertificateRefusal, PresentedCertificate};
 pub use connection::{Connection, ConnectionState};
 pub use device::{Capabilities, DeviceDocument, DeviceIdentity, DeviceSpec, Status};
+pub use export::{ExportKeys, ExportLine};
 pub use fresh::Fresh;
 pub use module::{ModuleDocument, ModuleIdentity, ModuleSpec};
 pub use precondition::{IfMatch, Put, already_exists, check_delete, check_put, not_found};

@@ -7,8 +7,11 @@
 mod support;
 
 mod admin;
+mod blobs;
+mod file_upload;
 mod http_telemetry;
 mod import;
+mod import_export;
 mod mqtt_c2d;
 mod mqtt_c2d_sessions;
 mod mqtt_connect;

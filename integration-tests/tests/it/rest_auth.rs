@@ -76,6 +76,13 @@ const ROUTES: &[(&str, &str, Right)] = &[
     ("PATCH", "/twins/{device}/modules/{module}", Service),
     ("PUT", "/twins/{device}/modules/{module}", Service),
     ("POST", "/twins/{device}/modules/{module}/methods", Service),
+    ("POST", "/devices/{device}/files", Device),
+    ("POST", "/devices/{device}/files/notifications", Device),
+    ("POST", "/devices/{device}/files/notifications/{upload}", Device),
+    ("GET", "/jobs", RegistryRead),
+    ("POST", "/jobs/create", RegistryWrite),
+    ("GET", "/jobs/{job}", RegistryRead),
+    ("DELETE", "/jobs/{job}", RegistryWrite),
     ("GET", "/jobs/v2/query", Service),
     ("PUT", "/jobs/v2/{job}", Service),
     ("GET", "/jobs/v2/{job}", Service),
@@ -84,6 +91,8 @@ const ROUTES: &[(&str, &str, Right)] = &[
     ("GET", "/_emulator/counters", Anyone),
     ("GET", "/_emulator/telemetry", Anyone),
     ("POST", "/_emulator/c2d", Anyone),
+    ("GET", "/_emulator/file-notifications", Anyone),
+    ("PUT", "/_emulator/containers/{container}", Anyone),
     ("GET", "/_emulator/clock", Anyone),
     ("POST", "/_emulator/clock/advance", Anyone),
     ("DELETE", "/_emulator/state", Anyone),
@@ -159,6 +168,7 @@ fn path(template: &str) -> String {
         .replace("{module}", "m")
         .replace("{job}", "j")
         .replace("{token}", "t")
+        .replace("{upload}", "u")
 }
 
 async fn device_key(rest: &Rest, path: &str) -> Key {

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use hub_core::blob::BlobNameError;
 use hub_core::sas::blob::BlobSasError;
 
-use super::xml;
+use super::xml::{self, BlockListError};
 use crate::blobs::{BlockError, StoreError};
 use crate::hub::internal;
 
@@ -21,11 +21,11 @@ pub(super) struct BlobError {
 }
 
 impl BlobError {
-    pub(super) fn new(status: StatusCode, code: &'static str, message: impl ToString) -> Self {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,
             code,
-            message: message.to_string(),
+            message: message.into(),
         }
     }
 
@@ -49,7 +49,7 @@ impl BlobError {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "RequestBodyTooLarge",
-            BlockError::TooLarge,
+            BlockError::TooLarge.to_string(),
         )
     }
 
@@ -61,14 +61,14 @@ impl BlobError {
         )
     }
 
-    pub(super) fn invalid_xml(error: impl ToString) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "InvalidXmlDocument", error)
+    pub(super) fn invalid_xml(error: BlockListError) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "InvalidXmlDocument", error.to_string())
     }
 }
 
 impl From<BlobNameError> for BlobError {
     fn from(error: BlobNameError) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "InvalidResourceName", error)
+        Self::new(StatusCode::BAD_REQUEST, "InvalidResourceName", error.to_string())
     }
 }
 
@@ -78,7 +78,7 @@ impl From<BlobSasError> for BlobError {
             BlobSasError::Permission => "AuthorizationPermissionMismatch",
             _ => "AuthenticationFailed",
         };
-        Self::new(StatusCode::FORBIDDEN, code, error)
+        Self::new(StatusCode::FORBIDDEN, code, error.to_string())
     }
 }
 
@@ -91,18 +91,19 @@ impl From<StoreError> for BlobError {
             StoreError::TooManyContainers => (StatusCode::CONFLICT, "ContainerLimitExceeded"),
             StoreError::Io(error) => return Self::from(io::Error::new(error.kind(), error.to_string())),
         };
-        Self::new(status, code, error)
+        Self::new(status, code, error.to_string())
     }
 }
 
 impl From<BlockError> for BlobError {
     fn from(error: BlockError) -> Self {
-        match error {
-            BlockError::UnknownBlock => Self::new(StatusCode::BAD_REQUEST, "InvalidBlockList", error),
-            BlockError::TooMany => Self::new(StatusCode::CONFLICT, "BlockCountExceedsLimit", error),
-            BlockError::TooLarge => Self::too_large(),
-            BlockError::Store(error) => error.into(),
-        }
+        let (status, code) = match error {
+            BlockError::UnknownBlock => (StatusCode::BAD_REQUEST, "InvalidBlockList"),
+            BlockError::TooMany => (StatusCode::CONFLICT, "BlockCountExceedsLimit"),
+            BlockError::TooLarge => return Self::too_large(),
+            BlockError::Store(error) => return error.into(),
+        };
+        Self::new(status, code, error.to_string())
     }
 }
 

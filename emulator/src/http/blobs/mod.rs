@@ -10,13 +10,14 @@ mod xml;
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use hub_core::blob::{BlobName, ContainerName};
 use hub_core::limits;
@@ -55,12 +56,19 @@ pub(super) async fn serve(app: &App, request: Request) -> Result<Response, Reque
     }
     let blob = blob.map(BlobName::from_path).transpose();
     let (parts, body) = request.into_parts();
+    let mut body = Content::new(body);
     let answer = match blob {
-        Ok(Some(blob)) => of_blob(app, &container, &blob, &parts, body).await,
+        Ok(Some(blob)) => of_blob(app, &container, &blob, &parts, &mut body).await,
         Ok(None) => of_container(app, &container, &parts).await,
         Err(error) => Err(error.into()),
     };
-    let mut response = answer.unwrap_or_else(|error| error.into_response());
+    let mut response = match answer {
+        Ok(response) => response,
+        Err(error) => {
+            body.discard().await;
+            error.into_response()
+        }
+    };
     let headers = response.headers_mut();
     for name in ["x-ms-version", "x-ms-client-request-id"] {
         if let Some(value) = parts.headers.get(name) {
@@ -71,6 +79,41 @@ pub(super) async fn serve(app: &App, request: Request) -> Result<Response, Reque
         .entry("x-ms-version")
         .or_insert(HeaderValue::from_static(VERSION));
     Ok(response)
+}
+
+/// A request's body, piece by piece.
+struct Content {
+    pieces: BodyDataStream,
+    /// Bytes so far.
+    taken: u64,
+}
+
+impl Content {
+    fn new(body: Body) -> Self {
+        Self {
+            pieces: body.into_data_stream(),
+            taken: 0,
+        }
+    }
+
+    /// The next piece; none at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, BlobError> {
+        match tokio::time::timeout(BODY_PAUSE, self.pieces.next()).await {
+            Ok(Some(Ok(piece))) => {
+                self.taken += piece.len() as u64;
+                Ok(Some(piece))
+            }
+            Ok(None) => Ok(None),
+            Ok(Some(Err(_))) | Err(_) => Err(BlobError::incomplete()),
+        }
+    }
+
+    /// Reads what a refused request still sends: storage clients look for the
+    /// answer only when they have sent everything, and see a broken connection
+    /// otherwise.
+    async fn discard(&mut self) {
+        while self.taken <= limits::BLOB_BYTES && matches!(self.next().await, Ok(Some(_))) {}
+    }
 }
 
 /// What a request of one blob works with.
@@ -86,7 +129,7 @@ async fn of_blob(
     container: &ContainerName,
     name: &BlobName,
     parts: &Parts,
-    body: Body,
+    body: &mut Content,
 ) -> Result<Response, BlobError> {
     let blob = Blob {
         app,
@@ -110,7 +153,7 @@ impl Blob<'_> {
         allow(self.app, self.container, Some(self.name), self.parts, wanted)
     }
 
-    async fn put(&self, body: Body) -> Result<Response, BlobError> {
+    async fn put(&self, body: &mut Content) -> Result<Response, BlobError> {
         self.allow("cw")?;
         let headers = &self.parts.headers;
         match text(headers, "x-ms-blob-type") {
@@ -125,7 +168,7 @@ impl Blob<'_> {
         Ok(created(&info, Some(md5)))
     }
 
-    async fn put_block(&self, body: Body) -> Result<Response, BlobError> {
+    async fn put_block(&self, body: &mut Content) -> Result<Response, BlobError> {
         self.allow("cw")?;
         let id = query_parameter(self.parts.uri.query(), "blockid").unwrap_or_default();
         if id.is_empty() || id.len() > limits::BLOCK_ID_CHARS || STANDARD.decode(&id).is_err() {
@@ -144,12 +187,16 @@ impl Blob<'_> {
         Ok(response)
     }
 
-    async fn put_block_list(&self, body: Body) -> Result<Response, BlobError> {
+    async fn put_block_list(&self, body: &mut Content) -> Result<Response, BlobError> {
         self.allow("cw")?;
         let replace = self.check_write().await?;
-        let text = axum::body::to_bytes(body, limits::HTTP_BODY_BYTES)
-            .await
-            .map_err(|_| BlobError::too_large())?;
+        let mut text = Vec::new();
+        while let Some(chunk) = body.next().await? {
+            if text.len() + chunk.len() > limits::HTTP_BODY_BYTES {
+                return Err(BlobError::too_large());
+            }
+            text.extend_from_slice(&chunk);
+        }
         let ids = xml::block_list(&text).map_err(BlobError::invalid_xml)?;
         let store = &self.app.hub.blobs;
         let info = store
@@ -236,20 +283,14 @@ impl Blob<'_> {
     }
 
     /// Takes the body to a file and checks it against its announced MD5.
-    async fn receive(&self, body: Body) -> Result<Staged, BlobError> {
+    async fn receive(&self, body: &mut Content) -> Result<Staged, BlobError> {
         let headers = &self.parts.headers;
         let announced = text(headers, "content-length").and_then(|length| length.parse::<u64>().ok());
         if announced.is_some_and(|length| length > limits::BLOB_BYTES) {
             return Err(BlobError::too_large());
         }
         let mut content = self.app.hub.blobs.stage().await?;
-        let mut chunks = body.into_data_stream();
-        loop {
-            let chunk = match tokio::time::timeout(BODY_PAUSE, chunks.next()).await {
-                Ok(Some(Ok(chunk))) => chunk,
-                Ok(None) => break,
-                Ok(Some(Err(_))) | Err(_) => return Err(BlobError::incomplete()),
-            };
+        while let Some(chunk) = body.next().await? {
             if content.size() + chunk.len() as u64 > limits::BLOB_BYTES {
                 return Err(BlobError::too_large());
             }

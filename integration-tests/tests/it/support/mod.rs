@@ -2,12 +2,13 @@
 
 pub mod answering;
 pub mod back_end;
-pub mod certificates;
 pub mod c2d;
+pub mod certificates;
 pub mod device;
 pub mod jobs;
 pub mod methods;
 pub mod rest;
+pub mod storage;
 pub mod transport;
 
 use std::future::Future;
