@@ -9,8 +9,10 @@
 
 pub(crate) mod access;
 pub(crate) mod cell;
+pub(crate) mod configuration_metrics;
 pub(crate) mod configurations;
 pub(crate) mod counters;
+pub(crate) mod deployment;
 pub(crate) mod digital_twins;
 pub(crate) mod fleet;
 pub(crate) mod methods;
