@@ -6,6 +6,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hub_core::digital_twin::DigitalTwinPatch;
 use hub_core::method::MethodCall;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::App;
@@ -13,6 +14,13 @@ use super::auth::ServiceCaller;
 use super::error::HttpError;
 use super::reply::JsonReply;
 use super::request::{CommandPath, JsonBody, OptionalJsonBody, Precondition, TargetPath, query_parameter};
+
+/// What is written in hexadecimal in a path: all but the unreserved characters.
+const ENCODED: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 pub(super) async fn read(
     _: ServiceCaller,
@@ -38,8 +46,7 @@ pub(super) async fn update(
         .hub
         .update_digital_twin(&target, &patch, &if_match)
         .map_err(HttpError::bare)?;
-    let id =
-        percent_encoding::utf8_percent_encode(target.device.as_str(), percent_encoding::NON_ALPHANUMERIC);
+    let id = utf8_percent_encode(target.device.as_str(), &ENCODED);
     let location = format!("https://{}/digitaltwins/{id}", app.hub.settings.host_name);
     let headers = [
         (header::ETAG, format!("\"{etag}\"")),

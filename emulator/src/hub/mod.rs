@@ -10,8 +10,10 @@
 pub(crate) mod access;
 pub(crate) mod c2d;
 pub(crate) mod cell;
+pub(crate) mod configuration_metrics;
 pub(crate) mod configurations;
 pub(crate) mod counters;
+pub(crate) mod deployment;
 pub(crate) mod device_cas;
 pub(crate) mod digital_twins;
 pub(crate) mod file_upload;

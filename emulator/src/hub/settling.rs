@@ -11,22 +11,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub_core::configuration::{
-    Configuration, ConfigurationStatus, Content, ContentKind, ContentSettings, MetricResults, Overlay,
-    Settings, difference,
-};
-use hub_core::error::{ErrorCode, ServiceError};
-use hub_core::ids::{ConfigurationId, ModuleId, Target};
-use hub_core::query::{Aggregation, Query, Selection, Source};
-use hub_core::registry::{IfMatch, ModuleSpec};
-use hub_core::twin::TwinPatch;
-use serde_json::{Map, Value, json};
+use hub_core::configuration::{Configuration, ConfigurationStatus, ContentKind, ContentSettings, Overlay};
+use hub_core::ids::{ModuleId, Target};
 
 use super::HubState;
 use super::cell::{DeviceCell, DeviceState, Endpoint};
+use super::configuration_metrics::{Queries, Tally, count};
 use super::configurations::Snapshot;
+use super::deployment::missing_in;
 use super::row::TwinRow;
-use super::twins::{TwinWrite, twin_document};
+use super::twins::twin_document;
 
 /// Devices looked at before other tasks get a turn.
 const CHUNK: usize = 64;
@@ -202,7 +196,7 @@ impl HubState {
         let before = endpoint.settled.take().map(|s| s.overlay).unwrap_or_default();
         let written = match overlay.patch(&before, endpoint.twin.desired().properties()) {
             None => Ok(()),
-            Some(members) => self.write_desired(state, &target, members),
+            Some(members) => self.write_desired(state, &target, &members),
         };
         let overlay = match written {
             Ok(()) => overlay,
@@ -217,75 +211,6 @@ impl HubState {
             let seen = Seen::of(endpoint, is_edge);
             endpoint.settled = Some(Box::new(Settled { overlay, seen }));
         }
-    }
-
-    fn write_desired(
-        &self,
-        state: &mut DeviceState,
-        target: &Target,
-        members: Map<String, Value>,
-    ) -> Result<(), ServiceError> {
-        let patch = desired_patch(members)?;
-        self.apply(state, target, TwinWrite::Merge, &patch, &IfMatch::Any)
-    }
-
-    /// Creates a module identity that a deployment asks for.
-    fn deploy_module(&self, cell: &DeviceCell, module: &ModuleId) -> Result<(), ServiceError> {
-        let device = cell.lock().identity.id.clone();
-        let spec = ModuleSpec::from_json(&json!({ "managedBy": "iotEdge" }), &device, module)?;
-        match self.put_module(spec, &IfMatch::Absent, |_, _| ()) {
-            // Somebody else was faster.
-            Err(error) if error.code == ErrorCode::ModuleAlreadyExistsOnDevice => Ok(()),
-            result => result,
-        }
-    }
-
-    /// Applies a content to one Edge device, once: creates the modules that it
-    /// names and sets desired properties. Settings for a whole section replace
-    /// it.
-    ///
-    /// # Errors
-    /// `DeviceNotFound`; `ArgumentInvalid` when the device is no Edge device or
-    /// a twin would break a limit; `InvalidConfigurationContent` for the
-    /// content of no particular module; too many modules. Nothing has been
-    /// written then.
-    pub(crate) fn apply_content(&self, target: &Target, content: &Content) -> Result<(), ServiceError> {
-        let cell = self.registry.cell(&target.device)?;
-        let missing = {
-            let mut state = cell.lock();
-            state.endpoint(None)?;
-            if !state.identity.capabilities.iot_edge {
-                return Err(ServiceError::invalid(format!(
-                    "device {} is not an Edge device",
-                    target.device
-                )));
-            }
-            let missing = missing_in(&state, content);
-            if state.modules.len() + missing.len() > hub_core::limits::MODULES_PER_DEVICE {
-                return Err(ServiceError::new(
-                    ErrorCode::TooManyModulesOnDevice,
-                    format!("device {} cannot have so many modules", target.device),
-                ));
-            }
-            check_content(&mut state, content, self.clock.now())?;
-            missing
-        };
-        for module in &missing {
-            self.deploy_module(&cell, module)?;
-        }
-        let mut state = cell.lock();
-        for (module, settings) in parts(content) {
-            let current = state.endpoint(module)?.twin.desired().properties();
-            let members = wanted(settings, current);
-            let target = Target {
-                device: target.device.clone(),
-                module: module.cloned(),
-            };
-            if !members.is_empty() {
-                self.write_desired(&mut state, &target, members)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -335,195 +260,4 @@ fn missing_modules(state: &DeviceState, deployments: &[&Configuration]) -> BTree
         .iter()
         .flat_map(|deployment| missing_in(state, deployment.content()))
         .collect()
-}
-
-fn missing_in(state: &DeviceState, content: &Content) -> BTreeSet<ModuleId> {
-    let mut modules = content.deployed_modules();
-    modules.retain(|module| !state.modules.contains_key(module));
-    modules
-}
-
-/// The settings of a content for the twins of an Edge device.
-fn parts(content: &Content) -> Vec<(Option<&ModuleId>, &Settings)> {
-    match content.settings() {
-        ContentSettings::Device(settings) => vec![(None, settings)],
-        ContentSettings::Edge(modules) => modules.iter().map(|(id, s)| (Some(id), s)).collect(),
-        ContentSettings::Module(_) => Vec::new(),
-    }
-}
-
-/// What has to be merged so that the settings are in force.
-fn wanted(settings: &Settings, current: &Map<String, Value>) -> Map<String, Value> {
-    let none = Map::new();
-    let owned = if settings.is_whole() { current } else { &none };
-    difference(current, owned, settings.tree())
-}
-
-fn desired_patch(members: Map<String, Value>) -> Result<TwinPatch, ServiceError> {
-    TwinPatch::from_json(&json!({ "properties": { "desired": members } }))
-}
-
-/// Tries a content on copies of the twins, so that applying it cannot fail half
-/// way.
-fn check_content(
-    state: &mut DeviceState,
-    content: &Content,
-    now: hub_core::time::Timestamp,
-) -> Result<(), ServiceError> {
-    if content.kind() == ContentKind::Module {
-        return Err(ServiceError::new(
-            ErrorCode::InvalidConfigurationContent,
-            "moduleContent does not say which module of the device is meant",
-        ));
-    }
-    for (module, settings) in parts(content) {
-        // A module that is yet to be created holds nothing and takes all.
-        if module.is_some_and(|id| !state.modules.contains_key(id)) {
-            continue;
-        }
-        let mut twin = state.endpoint(module)?.twin.clone();
-        let patch = desired_patch(wanted(settings, twin.desired().properties()))?;
-        twin.patch(&patch, now)?;
-    }
-    Ok(())
-}
-
-/// The queries behind the metrics of a configuration, ready to run.
-struct Queries<'a> {
-    configuration: &'a Configuration,
-    /// Those of a deployment: success, failure.
-    reported: Vec<Query>,
-}
-
-impl<'a> Queries<'a> {
-    fn of(configuration: &'a Configuration) -> Self {
-        // Targeted and applied are counted without a query.
-        let reported = configuration.system_metrics();
-        let reported = reported.iter().skip(2).filter_map(|(_, q)| Query::parse(q).ok());
-        Self {
-            configuration,
-            reported: reported.collect(),
-        }
-    }
-
-    fn tally(&'a self) -> Tally<'a> {
-        Tally {
-            id: self.configuration.id(),
-            is_for_modules: self.configuration.content().kind() == ContentKind::Module,
-            targeted: 0,
-            applied: 0,
-            reported: self.reported.iter().map(Counted::new).collect(),
-            custom: self
-                .configuration
-                .metrics()
-                .iter()
-                .map(|(name, metric)| (&**name, Counted::new(&metric.query)))
-                .collect(),
-        }
-    }
-}
-
-/// What has been counted for a configuration so far.
-struct Tally<'a> {
-    id: &'a ConfigurationId,
-    is_for_modules: bool,
-    targeted: u64,
-    applied: u64,
-    reported: Vec<Counted<'a>>,
-    custom: Vec<(&'a str, Counted<'a>)>,
-}
-
-/// The rows of a query so far.
-struct Counted<'a> {
-    query: &'a Query,
-    rows: u64,
-    groups: Option<Aggregation<'a>>,
-}
-
-impl<'a> Counted<'a> {
-    fn new(query: &'a Query) -> Self {
-        Self {
-            query,
-            rows: 0,
-            groups: match query.selection() {
-                Selection::Groups(grouping) => Some(grouping.aggregate()),
-                _ => None,
-            },
-        }
-    }
-
-    fn look(&mut self, row: &TwinRow<'_>, source: Source) {
-        if self.query.source() != source || !self.query.matches(row) {
-            return;
-        }
-        match &mut self.groups {
-            Some(groups) => groups.add(row),
-            None => self.rows += 1,
-        }
-    }
-
-    fn finish(self) -> u64 {
-        match self.groups {
-            Some(groups) => groups.finish().len() as u64,
-            None => self.rows.min(self.query.top().unwrap_or(u64::MAX)),
-        }
-    }
-}
-
-impl Tally<'_> {
-    fn look(&mut self, row: &TwinRow<'_>, source: Source) {
-        let status = row.0.configurations.and_then(|c| c.status(self.id.as_str()));
-        if self.is_for_modules == (source == Source::Modules)
-            && let Some(status) = status
-        {
-            self.targeted += 1;
-            self.applied += u64::from(status == ConfigurationStatus::Applied);
-        }
-        for counted in &mut self.reported {
-            counted.look(row, source);
-        }
-        for (_, counted) in &mut self.custom {
-            counted.look(row, source);
-        }
-    }
-
-    fn finish(self) -> (ConfigurationId, MetricResults) {
-        let mut reported = self.reported.into_iter().map(Counted::finish);
-        let results = MetricResults {
-            targeted: self.targeted,
-            applied: self.applied,
-            reported_successful: reported.next().unwrap_or(0),
-            reported_failed: reported.next().unwrap_or(0),
-            custom: self
-                .custom
-                .into_iter()
-                .map(|(name, counted)| (name.into(), counted.finish()))
-                .collect(),
-        };
-        (self.id.clone(), results)
-    }
-}
-
-/// Counts a device and its modules in.
-fn count(state: &DeviceState, tallies: &mut [Tally<'_>]) {
-    let device = &state.identity.id;
-    let modules = state.modules.keys().cloned().map(Some);
-    for module in std::iter::once(None).chain(modules) {
-        let source = if module.is_none() {
-            Source::Devices
-        } else {
-            Source::Modules
-        };
-        let target = Target {
-            device: device.clone(),
-            module,
-        };
-        // A device deleted meanwhile is no row.
-        if let Ok(document) = twin_document(state, &target) {
-            let row = TwinRow(document);
-            for tally in &mut *tallies {
-                tally.look(&row, source);
-            }
-        }
-    }
 }

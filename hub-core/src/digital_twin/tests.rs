@@ -109,7 +109,7 @@ fn operations_become_desired_properties() {
             json!({"p": 1}),
         ),
         (
-            component.clone(),
+            component,
             json!([{"op": "remove", "path": "/t"}, {"op": "add", "path": "/t/c", "value": 1}]),
             json!({"t": {"__t": "c", "c": 1}, "p": 1}),
         ),

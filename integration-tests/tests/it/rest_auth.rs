@@ -9,7 +9,9 @@ use serde_json::json;
 use crate::support::rest::{FAR_FUTURE, Rest, development_key, policy_token};
 use crate::support::start_hub;
 
-use Right::{Anyone, Device, Module, ModuleRead, ModuleWrite, RegistryRead, RegistryWrite, Service};
+use Right::{
+    Anyone, ConfigurationWrite, Device, Module, ModuleRead, ModuleWrite, RegistryRead, RegistryWrite, Service,
+};
 
 /// What a route asks of its caller.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,6 +21,8 @@ enum Right {
     Service,
     RegistryRead,
     RegistryWrite,
+    /// `RegistryWrite` or `Service`.
+    ConfigurationWrite,
     /// As `RegistryRead`, and the device itself may.
     ModuleRead,
     /// As `RegistryWrite`, and the device itself may.
@@ -87,6 +91,24 @@ const ROUTES: &[(&str, &str, Right)] = &[
     ("PUT", "/jobs/v2/{job}", Service),
     ("GET", "/jobs/v2/{job}", Service),
     ("POST", "/jobs/v2/{job}/cancel", Service),
+    ("GET", "/configurations", RegistryRead),
+    ("POST", "/configurations/testqueries", RegistryRead),
+    ("GET", "/configurations/{configuration}", RegistryRead),
+    ("PUT", "/configurations/{configuration}", ConfigurationWrite),
+    ("DELETE", "/configurations/{configuration}", ConfigurationWrite),
+    (
+        "POST",
+        "/devices/{device}/applyconfigurationcontent",
+        ConfigurationWrite,
+    ),
+    ("GET", "/digitaltwins/{device}", Service),
+    ("PATCH", "/digitaltwins/{device}", Service),
+    ("POST", "/digitaltwins/{device}/commands/{command}", Service),
+    (
+        "POST",
+        "/digitaltwins/{device}/components/{component}/commands/{command}",
+        Service,
+    ),
     ("GET", "/_emulator/health", Anyone),
     ("GET", "/_emulator/counters", Anyone),
     ("GET", "/_emulator/telemetry", Anyone),
@@ -169,6 +191,9 @@ fn path(template: &str) -> String {
         .replace("{job}", "j")
         .replace("{token}", "t")
         .replace("{upload}", "u")
+        .replace("{configuration}", "c")
+        .replace("{component}", "k")
+        .replace("{command}", "x")
 }
 
 async fn device_key(rest: &Rest, path: &str) -> Key {
@@ -273,6 +298,7 @@ async fn a_policy_opens_the_routes_that_it_has_the_right_for_and_no_others() {
                 Service,
                 RegistryRead,
                 RegistryWrite,
+                ConfigurationWrite,
                 ModuleRead,
                 ModuleWrite,
                 Device,
@@ -280,13 +306,22 @@ async fn a_policy_opens_the_routes_that_it_has_the_right_for_and_no_others() {
             ],
         ),
         // Reading identities needs no more than the right to use them.
-        ("service", &[Service, RegistryRead, ModuleRead]),
+        (
+            "service",
+            &[Service, RegistryRead, ConfigurationWrite, ModuleRead],
+        ),
         // May act as any device, and a device may manage its own modules.
         ("device", &[ModuleRead, ModuleWrite, Device, Module]),
         ("registryRead", &[RegistryRead, ModuleRead]),
         (
             "registryReadWrite",
-            &[RegistryRead, RegistryWrite, ModuleRead, ModuleWrite],
+            &[
+                RegistryRead,
+                RegistryWrite,
+                ConfigurationWrite,
+                ModuleRead,
+                ModuleWrite,
+            ],
         ),
     ];
     for (policy, rights) in policies {

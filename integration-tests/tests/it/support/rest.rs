@@ -347,22 +347,20 @@ impl Reply {
         assert_eq!(body["ExceptionMessage"], "", "{}", self.line);
         let details: Value = serde_json::from_str(body["Message"].as_str().unwrap())
             .unwrap_or_else(|error| panic!("{}: {error} in {body}", self.line));
-        let mut members: Vec<&String> = details.as_object().unwrap().keys().collect();
-        members.sort();
+        Details::of(&details, code)
+    }
+
+    /// The details of a refusal that are its body, without an envelope.
+    #[track_caller]
+    pub fn refused_bare(&self, code: ErrorCode) -> Details {
+        assert_eq!(self.status, code.status(), "{}: {}", self.line, self.text());
         assert_eq!(
-            members,
-            ["errorCode", "info", "message", "timestampUtc", "trackingId"]
+            self.header("iothub-errorcode"),
+            Some(code.name()),
+            "{}",
+            self.line
         );
-        assert_eq!(details["errorCode"], code.number(), "{details}");
-        assert!(
-            is_tracking_id(details["trackingId"].as_str().unwrap()),
-            "{details}"
-        );
-        Timestamp::parse(details["timestampUtc"].as_str().unwrap()).unwrap();
-        Details {
-            message: details["message"].as_str().unwrap().to_owned(),
-            info: details["info"].clone(),
-        }
+        Details::of(&self.json(), code)
     }
 
     /// Status and header of a refusal; gives the body, which must have exactly
@@ -389,6 +387,28 @@ impl Reply {
 pub struct Details {
     pub message: String,
     pub info: Value,
+}
+
+impl Details {
+    #[track_caller]
+    fn of(details: &Value, code: ErrorCode) -> Self {
+        let mut members: Vec<&String> = details.as_object().unwrap().keys().collect();
+        members.sort();
+        assert_eq!(
+            members,
+            ["errorCode", "info", "message", "timestampUtc", "trackingId"]
+        );
+        assert_eq!(details["errorCode"], code.number(), "{details}");
+        assert!(
+            is_tracking_id(details["trackingId"].as_str().unwrap()),
+            "{details}"
+        );
+        Timestamp::parse(details["timestampUtc"].as_str().unwrap()).unwrap();
+        Self {
+            message: details["message"].as_str().unwrap().to_owned(),
+            info: details["info"].clone(),
+        }
+    }
 }
 
 /// `<32 hex>-G:<n>-TimeStamp:MM/dd/yyyy HH:mm:ss`
