@@ -66,15 +66,17 @@ run(async () => {
   await rejects(call('never', null, { responseTimeoutInSeconds: 5 }), { name: 'GatewayTimeoutError', status: 504, code: 'GatewayTimeout' });
   assert.deepEqual(await call('echo', 'still fine'), { status: 200, payload: 'still fine' });
 
-  // A device that goes away ends the calls that it has not answered; one that never listened is not online.
+  // A device that goes away ends the calls that it has not answered.
   const unanswered = rejects(call('never', null), offline);
   client.onDeviceMethod('bye', (request, response) => response.send(200, () => close(client)));
   await call('bye', null);
   await unanswered;
-  await connect(device);
   await rejects(call('echo', null), offline);
 
-  // A disabled device is as good as absent.
+  // One that is connected but never listened is not online; one that is disabled is as good as absent.
+  const deaf = await createDevice('methods');
+  await connect(deaf);
+  await rejects(back.invokeDeviceMethod(deaf.deviceId, { methodName: 'echo' }), offline);
   await registry().update({ ...device, status: 'disabled' });
   await rejects(call('echo', null), { status: 404 });
 });

@@ -91,7 +91,7 @@ async function rejects(promise, { name, status, code }) {
     (reason) => reason,
   );
   if (error.code === 'ERR_ASSERTION') throw error;
-  const got = `got ${error.name}: ${error.message} ${error.responseBody ?? ''}`;
+  const got = `expected ${name ?? ''} ${status ?? ''} ${code ?? ''}, got ${error.name}: ${error.responseBody ?? error.message}`;
   if (name) assert.equal(error.name, name, got);
   if (status) assert.equal(error.response?.statusCode ?? error.statusCode, status, got);
   if (code) {
@@ -111,6 +111,7 @@ const NAMES = {
   404010: 'ModuleNotFound',
   404103: 'DeviceNotOnline',
   409301: 'ModuleAlreadyExistsOnDevice',
+  413001: 'MessageTooLarge',
   502000: 'GenericBadGateway',
   504101: 'GatewayTimeout',
 };
