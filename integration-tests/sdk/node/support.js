@@ -146,15 +146,15 @@ function sasToken(identity, seconds = 3600, key = identity.authentication.symmet
   return SharedAccessSignature.create(HOST, identity.deviceId, key, Math.floor(Date.now() / 1000) + seconds).toString();
 }
 
-/** Makes a client that is not open yet, and that `run` will close. */
-function clientFor(identity, { over = transport, key } = {}) {
+/** Makes a client that is not open yet, and that `run` will close. With `retry` it keeps the SDK's own ways when something fails. */
+function clientFor(identity, { over = transport, key, retry } = {}) {
   const kind = identity.moduleId ? ModuleClient : Client;
-  return tracked(kind.fromConnectionString(connectionString(identity, key), over));
+  return tracked(kind.fromConnectionString(connectionString(identity, key), over), { retry });
 }
 
 /** Has `run` close this client. */
-function tracked(client) {
-  client.setRetryPolicy(NO_RETRY);
+function tracked(client, { retry } = {}) {
+  if (!retry) client.setRetryPolicy(NO_RETRY);
   client.on('error', () => {});
   opened.add(client);
   return client;
