@@ -5,7 +5,6 @@
 
 const assert = require('node:assert/strict');
 const crypto = require('node:crypto');
-const fs = require('node:fs');
 const https = require('node:https');
 const { Client, ModuleClient, Message, SharedAccessSignature } = require('azure-iot-device');
 const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
@@ -35,7 +34,7 @@ async function run(body) {
   try {
     await body();
   } catch (error) {
-    console.error(error);
+    console.error(error.stack);
     console.error(`${error.name}: ${error.message}`.replace(/\s+/g, ' ').slice(0, 400));
     process.exitCode = 1;
   } finally {
@@ -242,10 +241,15 @@ function rest(method, path, { body, headers = {} } = {}) {
   });
 }
 
+/** Sends a message to a device: the headers are its properties. */
+function sendToDevice({ deviceId }, body, headers = {}) {
+  return rest('POST', `/devices/${encodeURIComponent(deviceId)}/messages/deviceBound`, { body, headers });
+}
+
 module.exports = {
   HOST, SERVICE, transport, NO_RETRY, TRANSPORTS, Client, ModuleClient, Message,
   run, unique, sleep, promised, eventually, within, rejects, errorCodeOf,
   registry, serviceClient, jobClient, digitalTwins,
   createDevice, connectionString, sasToken, clientFor, tracked, connect, close,
-  report, watchDesired, allPages, admin, telemetryOf, rest,
+  report, watchDesired, allPages, admin, telemetryOf, rest, sendToDevice,
 };
