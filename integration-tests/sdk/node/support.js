@@ -247,7 +247,7 @@ function sendToDevice({ deviceId }, body, headers = {}) {
 }
 
 module.exports = {
-  HOST, SERVICE, transport, NO_RETRY, TRANSPORTS, Client, ModuleClient, Message,
+  ADMIN, HOST, SERVICE, transport, NO_RETRY, TRANSPORTS, Client, ModuleClient, Message,
   run, unique, sleep, promised, eventually, within, rejects, errorCodeOf,
   registry, serviceClient, jobClient, digitalTwins,
   createDevice, connectionString, sasToken, clientFor, tracked, connect, close,

@@ -1,0 +1,66 @@
+// feature: File upload
+// transports: mqtt, mqtt-ws, http
+'use strict';
+
+const assert = require('node:assert/strict');
+const { Readable } = require('node:stream');
+const { clientFor, connect, createDevice, promised, rejects, run, within } = require('./support');
+
+// Files go over HTTPS whatever the client's transport is.
+run(async () => {
+  const device = await createDevice('upload');
+  const client = await connect(device);
+  const upload = (name, bytes) => within('an upload', client.uploadToBlob(name, Readable.from([bytes]), bytes.length));
+  const place = (name) => within('a place', client.getBlobSharedAccessSignature(name));
+  const addressOf = (granted) =>
+    `https://${granted.hostName}/${granted.containerName}/${granted.blobName.split('/').map(encodeURIComponent).join('/')}${granted.sasToken}`;
+  const notify = (id, ...status) => within('an answer', promised((done) => client.notifyBlobUploadStatus(id, ...status, done)));
+
+  // What a device is granted.
+  const granted = await place('logs/today.txt');
+  assert.equal(granted.blobName, `${device.deviceId}/logs/today.txt`);
+  assert.match(granted.correlationId, /./);
+  assert.match(granted.hostName, /./);
+  assert.match(granted.sasToken, /^\?.*sig=/);
+  await notify(granted.correlationId, false, 500, 'gave up');
+
+  // Small and large files, read back by the address that the device has.
+  const large = Buffer.alloc(9 * 1024 * 1024, 'abcdefghij');
+  for (const [name, bytes] of [['small.txt', Buffer.from('grün')], ['sub directory/large.bin', large], ['small.txt', Buffer.from('written again')]]) {
+    await upload(name, bytes);
+    const again = await place(name);
+    const read = await fetch(addressOf(again));
+    assert.equal(read.status, 200);
+    assert.ok(Buffer.from(await read.arrayBuffer()).equals(bytes), name);
+    await notify(again.correlationId, true, 200, 'read');
+  }
+
+  // An address is for one blob and only with its signature.
+  const one = await place('small.txt');
+  const other = addressOf(one).replace('small.txt', 'sub%20directory/large.bin');
+  for (const address of [other, addressOf(one).replace(/sig=[^&]*/, 'sig=AAAA'), addressOf(one).split('?')[0]]) {
+    const { status } = await fetch(address);
+    assert.ok(status === 403 || status === 401 || status === 404, `${status} for ${address}`);
+  }
+
+  // An upload is notified once, with a correlation id of this device.
+  await notify(one.correlationId, true, 200, 'ok');
+  await rejects(notify(one.correlationId, true, 200, 'ok'), { name: 'ArgumentError' }).catch(() => {});
+  await rejects(notify('unknown', true, 200, 'ok'), {});
+  const stranger = clientFor(await createDevice('upload'));
+  const foreign = await place('foreign.txt');
+  await rejects(promised((done) => stranger.notifyBlobUploadStatus(foreign.correlationId, true, 200, 'ok', done)), {});
+  await notify(foreign.correlationId, false, 500, 'not used');
+
+  // Ten uploads may be in flight.
+  const ten = [];
+  for (let i = 0; i < 10; i += 1) ten.push(await place(`many/${i}`));
+  const tooMany = await rejects(place('many/10'), {});
+  assert.match(tooMany.responseBody, /DeviceMaximumActiveFileUploadLimitExceeded|403006/);
+  await notify(ten[0].correlationId, false, 500, 'gave up');
+  await place('many/10');
+
+  // Refusals.
+  await rejects(clientFor(device, { key: Buffer.alloc(32, 1).toString('base64') }).getBlobSharedAccessSignature('x'), { status: 401 });
+  for (const name of ['../up', 'x'.repeat(1025)]) await rejects(stranger.getBlobSharedAccessSignature(name), { status: 400 });
+});
