@@ -45,7 +45,7 @@ run(async () => {
 
   // An upload is notified once, with a correlation id of this device.
   await notify(one.correlationId, true, 200, 'ok');
-  await rejects(notify(one.correlationId, true, 200, 'ok'), { name: 'ArgumentError' }).catch(() => {});
+  await rejects(notify(one.correlationId, true, 200, 'ok'), {});
   await rejects(notify('unknown', true, 200, 'ok'), {});
   const stranger = clientFor(await createDevice('upload'));
   const foreign = await place('foreign.txt');

@@ -31,6 +31,14 @@ const opened = new Set();
 
 /** Runs a script's body, closes every device client, and reports a failure as the last line on stderr. */
 async function run(body) {
+  // A promise that nothing will ever settle would otherwise end the process as if all were well.
+  const unfinished = (code) => {
+    if (code === 0) {
+      console.error('the script waits for something that cannot happen any more');
+      process.exitCode = 1;
+    }
+  };
+  process.on('exit', unfinished);
   try {
     await body();
   } catch (error) {
@@ -39,6 +47,7 @@ async function run(body) {
     process.exitCode = 1;
   } finally {
     await Promise.all([...opened].map((client) => close(client).catch(() => {})));
+    process.off('exit', unfinished);
   }
 }
 
