@@ -48,8 +48,9 @@ run(async () => {
   const queued = async () => (await devices.get(device.deviceId)).responseBody.cloudToDeviceMessageCount;
   await client.setTransportOptions({ interval: 1, at: null, cron: null, drain: true });
   const received = [];
-  await sendToDevice(device, 'first', { 'iothub-messageid': 'm1', 'iothub-correlationid': 'c1', 'iothub-app-k': 'v w' });
-  await sendToDevice(device, 'second');
+  const post = async (...message) => assert.equal((await sendToDevice(device, ...message)).status, 204);
+  await post('first', { 'iothub-messageid': 'm1', 'iothub-correlationid': 'c1', 'iothub-app-k': 'v w' });
+  await post('second');
   client.on('message', (m) => received.push(m));
   await eventually('two messages', () => received.length === 2);
   const [one, two] = received;
