@@ -3,7 +3,9 @@
 'use strict';
 
 const assert = require('node:assert/strict');
-const { Message, clientFor, connect, createDevice, eventually, promised, registry, rejects, run, sendToDevice, telemetryOf, unique, within } = require('./support');
+const {
+  Message, clientFor, connect, createDevice, eventually, feedbackOf, promised, registry, rejects, run, sendToDevice, telemetryOf, unique, within,
+} = require('./support');
 
 run(async () => {
   const devices = registry();
@@ -49,8 +51,8 @@ run(async () => {
   await client.setTransportOptions({ interval: 1, at: null, cron: null, drain: true });
   const received = [];
   const post = async (...message) => assert.equal((await sendToDevice(device, ...message)).status, 204);
-  await post('first', { 'iothub-messageid': 'm1', 'iothub-correlationid': 'c1', 'iothub-app-k': 'v w' });
-  await post('second');
+  await post('first', { 'iothub-messageid': 'm1', 'iothub-correlationid': 'c1', 'iothub-ack': 'full', 'iothub-app-k': 'v w' });
+  await post('second', { 'iothub-messageid': 'm2', 'iothub-ack': 'full' });
   client.on('message', (m) => received.push(m));
   await eventually('two messages', () => received.length === 2);
   const [one, two] = received;
@@ -72,6 +74,7 @@ run(async () => {
   await rejects(settle('complete', one), { status: 412, code: 'DeviceMessageLockLost' });
   await settle('reject', received[2]);
   assert.equal(await queued(), 0);
+  assert.deepEqual(await feedbackOf(device, 2), [['m1', 'Success'], ['m2', 'Rejected']]);
 
   // Nothing here makes the device connected, and there is neither a twin nor a method.
   assert.equal((await devices.get(device.deviceId)).responseBody.connectionState, 'Disconnected');

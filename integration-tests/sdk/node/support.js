@@ -255,10 +255,28 @@ function sendToDevice({ deviceId }, body, headers = {}) {
   return rest('POST', `/devices/${encodeURIComponent(deviceId)}/messages/deviceBound`, { body, headers });
 }
 
+/**
+ * Waits for the feedback on messages to a device and returns it as [message id, outcome] in any order. A hub has one queue of feedback,
+ * and this empties it: scripts that ask for feedback do not run at the same time.
+ */
+async function feedbackOf({ deviceId }, count) {
+  const records = [];
+  await eventually(`${count} records of feedback`, async () => {
+    const batch = await rest('GET', '/messages/serviceBound/feedback');
+    if (batch.status === 200) {
+      records.push(...JSON.parse(batch.text).filter((record) => record.deviceId === deviceId));
+      const { status } = await rest('DELETE', `/messages/serviceBound/feedback/${encodeURIComponent(batch.headers.etag.replaceAll('"', ''))}`);
+      assert.equal(status, 204);
+    }
+    return records.length >= count;
+  });
+  return records.map((record) => [record.originalMessageId, record.statusCode]).sort();
+}
+
 module.exports = {
   ADMIN, HOST, SERVICE, transport, NO_RETRY, TRANSPORTS, Client, ModuleClient, Message,
   run, unique, sleep, promised, eventually, within, rejects, errorCodeOf,
   registry, serviceClient, jobClient, digitalTwins,
   createDevice, connectionString, sasToken, clientFor, tracked, connect, close,
-  report, watchDesired, allPages, admin, telemetryOf, rest, sendToDevice,
+  report, watchDesired, allPages, admin, telemetryOf, rest, sendToDevice, feedbackOf,
 };

@@ -88,8 +88,13 @@ run(async () => {
   assert.ok(registered.ok, await registered.text());
   const byAuthority = await createDevice('x509', { authentication: { type: 'certificateAuthority' } });
   const issued = certificate(byAuthority.deviceId, { issuer: authority });
-  await close(await sends(byAuthority.deviceId, issued, 'issued'));
-  assert.equal((await telemetryOf(byAuthority, 1))[0].body, 'issued');
+  if (process.env.TRANSPORT === 'http') {
+    // The service takes certificates of authorities over MQTT and AMQP only.
+    await rejects(sends(byAuthority.deviceId, issued, 'no'), refused);
+  } else {
+    await close(await sends(byAuthority.deviceId, issued, 'issued'));
+    assert.equal((await telemetryOf(byAuthority, 1))[0].body, 'issued');
+  }
   await rejects(sends(byAuthority.deviceId, certificate(deviceId, { issuer: authority }), 'no'), refused);
   await rejects(sends(byAuthority.deviceId, certificate(byAuthority.deviceId, { issuer: unknown }), 'no'), refused);
   await rejects(sends(byAuthority.deviceId, certificate(byAuthority.deviceId), 'no'), refused);
