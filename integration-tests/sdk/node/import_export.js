@@ -99,9 +99,19 @@ run(async () => {
   assert.ok(history.some((job) => job.jobId === imported.jobId && job.status === 'completed'));
   await rejects(devices.getJob(unique('absent')), { status: 404, code: 'JobNotFound' });
   await rejects(devices.cancelJob(unique('absent')), { status: 404, code: 'JobNotFound' });
-  const unsigned = output.uri.split('?')[0];
-  for (const [from, to] of [[input.uri, unsigned], [unsigned, output.uri], ['not an address', output.uri]]) {
-    await rejects(devices.importDevicesFromBlob(from, to), { name: 'ArgumentError', status: 400, code: 'BlobContainerValidationError' });
+  const forged = output.uri.replace(/sig=[^&]*/, 'sig=AAAA');
+  const absent = output.uri.replace('/container-', '/nothing-');
+  const elsewhere = 'https://account.blob.core.windows.net/container?sig=x';
+  const refused = { name: 'ArgumentError', status: 400, code: 'BlobContainerValidationError' };
+  for (const address of [forged, absent, elsewhere, 'not an address']) {
+    await rejects(devices.importDevicesFromBlob(address, output.uri), refused);
+    await rejects(devices.importDevicesFromBlob(input.uri, address), refused);
+    await rejects(devices.exportDevicesToBlob(address, false), refused);
   }
-  await rejects(devices.exportDevicesToBlob(unsigned, false), { name: 'ArgumentError', status: 400, code: 'BlobContainerValidationError' });
+
+  // By the hub's own identity instead of by tokens.
+  const target = await makeContainer();
+  const byIdentity = await finish(() => devices.exportDevicesToBlobByIdentity(target.uri.split('?')[0], true));
+  assert.equal(byIdentity.status, 'completed', JSON.stringify(byIdentity));
+  assert.ok(lines(await target.read('devices.txt')).some((line) => line.id === plain));
 });
