@@ -1,0 +1,89 @@
+// feature: Queries
+// transports: mqtt, mqtt-ws
+'use strict';
+
+const assert = require('node:assert/strict');
+const { allPages, clientFor, connect, createDevice, registry, rejects, report, run, unique } = require('./support');
+
+run(async () => {
+  const devices = registry();
+  const mark = unique('q');
+  const all = [];
+  for (let i = 0; i < 5; i += 1) {
+    const device = await createDevice('query', i === 4 ? { status: 'disabled' } : {});
+    await devices.updateTwin(device.deviceId, { tags: { mark, floor: i, site: { name: i % 2 ? 'odd' : 'even' } }, properties: { desired: { speed: i * 1.5 } } }, '*');
+    all.push(device);
+  }
+  const ids = (...numbers) => numbers.map((i) => all[i].deviceId).sort();
+  const client = await connect(all[0]);
+  await report(await client.getTwin(), { temperature: 21.5, 'with-dash': { a: true }, list: [1, 2] });
+
+  const query = async (text, size) => (await allPages(devices.createQuery(text, size))).rows;
+  const where = async (condition) => (await query(`SELECT * FROM devices WHERE tags.mark = '${mark}' AND (${condition})`)).map((row) => row.deviceId).sort();
+
+  // Conditions.
+  assert.deepEqual(await where('tags.floor >= 0'), ids(0, 1, 2, 3, 4));
+  assert.deepEqual(await where('tags.floor > 1 and tags.floor <= 3'), ids(2, 3));
+  assert.deepEqual(await where("tags.site.name = 'odd' OR tags.floor = 0"), ids(0, 1, 3));
+  assert.deepEqual(await where("NOT tags.site.name = 'odd'"), ids(0, 2, 4));
+  assert.deepEqual(await where("tags.site.name != 'odd'"), ids(0, 2, 4));
+  assert.deepEqual(await where("tags.site.name <> 'even'"), ids(1, 3));
+  assert.deepEqual(await where('tags.floor IN [1, 4, 99]'), ids(1, 4));
+  assert.deepEqual(await where('tags.floor NIN [1, 4]'), ids(0, 2, 3));
+  assert.deepEqual(await where(`deviceId in ['${all[2].deviceId}']`), ids(2));
+  assert.deepEqual(await where(`STARTSWITH(deviceId, '${all[3].deviceId.slice(0, -2)}')`), ids(3));
+  assert.deepEqual(await where('properties.desired.speed = 1.5'), ids(1));
+  assert.deepEqual(await where('is_defined(properties.reported.temperature)'), ids(0));
+  assert.deepEqual(await where('properties.reported.temperature > 21 AND properties.reported.[[with-dash]].a = true'), ids(0));
+  assert.deepEqual(await where("connectionState = 'Connected'"), ids(0));
+  assert.deepEqual(await where("status = 'disabled'"), ids(4));
+  assert.deepEqual(await where('capabilities.iotEdge = true'), []);
+  assert.deepEqual(await where('devices.tags.floor = 2'), ids(2));
+  assert.deepEqual(await where("tags.floor = '2'"), []);
+
+  // Whole twins, as objects that can be written.
+  const twins = (await devices.createQuery(`select * from devices where tags.mark='${mark}' and tags.floor=2`).nextAsTwin()).result;
+  assert.equal(twins.length, 1);
+  assert.equal(twins[0].properties.desired.speed, 3);
+  assert.match(twins[0].etag, /./);
+  await twins[0].update({ tags: { floor: 22 } });
+  assert.deepEqual(await where('tags.floor = 22'), ids(2), 'changes are visible at once');
+
+  // Projections and aggregates.
+  const projected = await query(`SELECT deviceId AS Id, tags.site.name AS Site, properties.reported FROM devices WHERE tags.mark='${mark}' AND tags.floor = 0`);
+  assert.equal(projected.length, 1);
+  assert.equal(projected[0].Id, all[0].deviceId);
+  assert.equal(projected[0].Site, 'even');
+  assert.ok(!('tags' in projected[0]));
+  const groups = await query(`SELECT tags.site.name AS name, COUNT() AS number FROM devices WHERE tags.mark='${mark}' GROUP BY tags.site.name`);
+  assert.deepEqual(groups.sort((a, b) => (a.name < b.name ? -1 : 1)), [{ name: 'even', number: 3 }, { name: 'odd', number: 2 }]);
+  assert.deepEqual(await query(`SELECT COUNT() AS n FROM devices WHERE tags.mark='${mark}'`), [{ n: 5 }]);
+  assert.equal((await query(`SELECT TOP 2 * FROM devices WHERE tags.mark='${mark}'`)).length, 2);
+
+  // Pages: each row once, and the last page says so.
+  const { rows, sizes } = await allPages(devices.createQuery(`SELECT * FROM devices WHERE tags.mark='${mark}'`, 2));
+  assert.deepEqual(sizes, [2, 2, 1]);
+  assert.deepEqual(rows.map((row) => row.deviceId).sort(), ids(0, 1, 2, 3, 4));
+  const exact = await allPages(devices.createQuery(`SELECT * FROM devices WHERE tags.mark='${mark}'`, 5));
+  assert.deepEqual(exact.rows.length, 5);
+  const page = await devices.createQuery(`SELECT * FROM devices WHERE tags.mark='${mark}'`, 3).next();
+  assert.equal(page.result.length, 3);
+  assert.equal(page.message.headers['x-ms-item-type'], 'Twin');
+  assert.ok(page.message.headers['x-ms-continuation']);
+
+  // Modules.
+  const { deviceId } = all[1];
+  const { responseBody: module } = await devices.addModule({ deviceId, moduleId: 'm' });
+  await devices.updateModuleTwin(deviceId, 'm', { tags: { mark } }, '*');
+  const modules = await query(`SELECT * FROM devices.modules WHERE tags.mark = '${mark}'`);
+  assert.deepEqual(modules.map((row) => [row.deviceId, row.moduleId]), [[deviceId, 'm']]);
+  const moduleClient = clientFor(module);
+  await moduleClient.open();
+  assert.equal((await query(`SELECT * FROM devices.modules WHERE tags.mark = '${mark}' AND connectionState = 'Connected'`)).length, 1);
+
+  // What is no query.
+  for (const text of ['SELECT', 'SELECT * FROM nothing', 'SELECT * FROM devices WHERE', 'SELECT * FROM devices WHERE tags.a = ', "SELECT * FROM devices WHERE tags.a = 'b", 'DELETE FROM devices']) {
+    await rejects(devices.createQuery(text).next(), { name: 'ArgumentError', status: 400, code: 'ArgumentInvalid' });
+  }
+  await rejects(devices.createQuery('SELECT * FROM devices').next('no such continuation'), { name: 'ArgumentError', status: 400 });
+});
