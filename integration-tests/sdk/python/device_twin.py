@@ -2,7 +2,7 @@
 # transports: mqtt, mqtt-ws
 """A device reads its twin, reports properties and is told of desired ones."""
 
-from azure.iot.device.exceptions import ServiceError
+from azure.iot.device.exceptions import ClientError, ServiceError
 from azure.iot.hub.models import Twin, TwinProperties
 
 from support import case, client_of, connected, equal, eventually, new_device, raises, registry, run
@@ -81,6 +81,7 @@ def changes_while_offline_are_found_in_the_twin():
     client.connect()
     patches = []
     client.on_twin_desired_properties_patch_received = patches.append
+    client.get_twin()  # subscribes to answers, which the SDK forgets when it reads the twin by itself
     desire(device.id, {"n": 1})
     eventually(lambda: patches == [{"n": 1, "$version": 2}], "the first patch")
     client.disconnect()
@@ -103,14 +104,19 @@ def bad_reported_properties_are_refused():
     with connected(device) as client:
         client.patch_twin_reported_properties({"kept": 1})
         for bad in ({"a.b": 1}, {"a b": 1}, {"$a": 1}, {"n": 2**53}, {"l": [None]}, {"s": "x" * 4097}, nested, [1], "text"):
-            with raises(ServiceError) as refusal:
-                client.patch_twin_reported_properties(bad)
-            assert "400" in str(refusal.error), refusal.error
-        with raises(ServiceError) as refusal:
-            client.patch_twin_reported_properties({f"k{n}": "x" * 4000 for n in range(9)})
-        assert "413" in str(refusal.error), refusal.error
+            equal(refusal(client, bad), "twin operation returned status 400")
+        equal(refusal(client, {f"k{n}": "x" * 4000 for n in range(9)}), "twin operation returned status 413")
         assert client.connected
         equal(client.get_twin()["reported"], {"kept": 1, "$version": 2})
+
+
+def refusal(client, patch):
+    """The text of the service's error, which the SDK hides behind an error of its own."""
+    with raises(ClientError) as caught:
+        client.patch_twin_reported_properties(patch)
+    cause = caught.error.__cause__
+    equal(type(cause), ServiceError)
+    return str(cause)
 
 
 @case

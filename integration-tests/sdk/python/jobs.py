@@ -1,4 +1,4 @@
-# feature: Scheduled jobs
+# feature: Jobs
 # transports: mqtt, mqtt-ws
 """Jobs that call methods and change twins: states, statistics, records, refusals."""
 

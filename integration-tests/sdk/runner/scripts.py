@@ -43,6 +43,7 @@ FEATURES = (
     "configurations",
     "import_export",
     "tutorial",
+    "ports",
 )
 
 
@@ -81,7 +82,7 @@ def discover(sources: Path) -> list[Script]:
         read_header(path, language)
         for language, extension in LANGUAGES.items()
         for path in sorted((sources / language).glob(f"*{extension}"))
-        if path.stem != "support"
+        if path.stem in FEATURES or "feature:" in path.open().readline()
     ]
     titles: dict[str, str] = {}
     for script in found:
