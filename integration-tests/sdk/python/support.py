@@ -89,7 +89,7 @@ def reason(error: BaseException) -> str:
     place = f" [{os.path.basename(frames[-1].filename)}:{frames[-1].lineno} {frames[-1].line}]" if frames else ""
     text = str(error)
     if isinstance(error, HttpOperationError):
-        text += f" {error.response.text}"
+        text = f"{error.response.status_code} {error.response.text}"
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
 
 

@@ -115,17 +115,35 @@ def enter_private_network() -> bool:
     interface. Answers whether that was allowed."""
     if sys.platform != "linux":
         return False
-    libc = ctypes.CDLL(None, use_errno=True)
+    # A child tries it first: some systems allow the namespace and then no interface in it,
+    # and there is no way back.
+    child = os.fork()
+    if child == 0:
+        try:
+            make_private_network()
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+    if os.waitpid(child, 0)[1] != 0:
+        return False
+    make_private_network()
+    return True
+
+
+def make_private_network() -> None:
     user, group = os.getuid(), os.getgid()
-    if libc.unshare(CLONE_NEWNET) != 0:
-        if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0:
-            return False
+    if not unshare(CLONE_NEWNET):
+        if not unshare(CLONE_NEWUSER | CLONE_NEWNET):
+            raise OSError("namespaces are not allowed")
         # Only root of the new user namespace may open ports below 1024 in it.
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"0 {user} 1")
         Path("/proc/self/gid_map").write_text(f"0 {group} 1")
     bring_loopback_up()
-    return True
+
+
+def unshare(flags: int) -> bool:
+    return ctypes.CDLL(None).unshare(flags) == 0
 
 
 def bring_loopback_up() -> None:

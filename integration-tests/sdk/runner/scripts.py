@@ -46,6 +46,15 @@ FEATURES = (
     "ports",
 )
 
+#: What a whole hub has one of. Scripts of features that need the same one run one after the other.
+SHARED = {
+    "c2d": "feedback",
+    "http_device": "feedback",
+    "statistics": "feedback",
+    "file_upload": "file notifications",
+    "import_export": "import and export job",
+}
+
 
 @dataclass(frozen=True)
 class Script:
@@ -162,12 +171,13 @@ class Runner:
             for script in scripts
             for transport in script.transports
         ]
-        waiting = list(reversed(runs))
+        waiting = list(runs)
         progress = Progress(len(runs))
         try:
             while waiting or self.active:
-                while waiting and len(self.active) < jobs:
-                    self.start(waiting.pop())
+                while len(self.active) < jobs and (run := self.next_of(waiting)):
+                    waiting.remove(run)
+                    self.start(run)
                     progress.show(self.active)
                 time.sleep(0.02)
                 for active in [a for a in self.active if self.has_ended(a)]:
@@ -178,6 +188,11 @@ class Runner:
             for active in self.active:
                 kill_group(active.process)
         return runs
+
+    def next_of(self, waiting: list[Run]) -> Run | None:
+        """The first run that shares nothing with those that are active."""
+        taken = {SHARED.get(active.run.script.feature) for active in self.active} - {None}
+        return next((run for run in waiting if SHARED.get(run.script.feature) not in taken), None)
 
     def start(self, run: Run) -> None:
         command, variables = self.commands[run.script.language]
