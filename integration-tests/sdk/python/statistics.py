@@ -4,7 +4,7 @@
 
 Other scripts run against the same hub, so counts are compared as bounds."""
 
-from support import case, connected, connection_state, equal, eventually, new_device, raises, refused, registry, rest, run, unique
+from support import case, connected, connection_state, equal, eventually, new_device, refused, registry, rest, run, unique
 
 
 def device_counts():

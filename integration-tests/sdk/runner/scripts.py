@@ -51,7 +51,6 @@ SHARED = {
     "c2d": "feedback",
     "http_device": "feedback",
     "statistics": "feedback",
-    "file_upload": "file notifications",
     "import_export": "import and export job",
 }
 
