@@ -35,6 +35,8 @@ def prepare_python(requirements: Path, venv: Path) -> Path:
     python = venv / "bin" / "python"
     stamp = Stamp(venv / ".installed", [requirements], salt=sys.version)
     if not stamp.is_current():
+        if sys.version_info >= (3, 14):
+            raise Problem("azure-iot-hub needs uamqp, which has no package for Python 3.14: start this with Python 3.9 to 3.13")
         say(f"installing {requirements.name} into {venv}")
         made = subprocess.run([sys.executable, "-m", "venv", "--clear", venv], capture_output=True, text=True)
         if made.returncode != 0:
