@@ -7,10 +7,12 @@ The service SDK has no receiver for notifications, so the emulator's own endpoin
 import os
 
 from azure.core.exceptions import HttpResponseError
+from azure.iot.device import IoTHubDeviceClient
 from azure.iot.device.exceptions import ClientError, ServiceError
 from azure.storage.blob import BlobClient
 
-from support import admin, case, client_of, equal, eventually, new_device, raises, run
+from certificates import self_signed
+from support import HOST, admin, case, client_of, equal, eventually, new_device, raises, registry, run, unique
 
 
 def url_of(info):
@@ -21,8 +23,8 @@ def blob_of(info, **options):
     return BlobClient.from_blob_url(url_of(info), **options)
 
 
-def notifications(device):
-    return [n for n in admin("GET", "file-notifications")["notifications"] if n["deviceId"] == device.id]
+def notifications(device_id):
+    return [n for n in admin("GET", "file-notifications")["notifications"] if n["deviceId"] == device_id]
 
 
 def finish(client, info, is_success=True):
@@ -47,9 +49,9 @@ def a_file_is_uploaded():
     equal(info["blobName"], f"{device.id}/readings.txt")
     assert info["sasToken"].startswith("?"), info
     blob_of(info).upload_blob("temperature 21.5 °C\n")
-    equal(notifications(device), [])
+    equal(notifications(device.id), [])
     finish(client, info)
-    (told,) = eventually(lambda: notifications(device), "the notification")
+    (told,) = eventually(lambda: notifications(device.id), "the notification")
     equal((told["blobName"], told["blobSizeInBytes"]), (info["blobName"], 21))
     equal(told["blobUri"], url_of(info).partition("?")[0])
     assert told["lastUpdatedTime"] and told["enqueuedTimeUtc"].endswith("Z"), told
@@ -65,7 +67,7 @@ def a_large_file_goes_in_blocks():
     content = os.urandom(1_000_000)
     blob_of(info, max_single_put_size=64 * 1024, max_block_size=100_000).upload_blob(content, max_concurrency=2)
     finish(client, info)
-    (told,) = eventually(lambda: notifications(device), "the notification")
+    (told,) = eventually(lambda: notifications(device.id), "the notification")
     equal(told["blobSizeInBytes"], len(content))
     assert blob_of(info).download_blob().readall() == content, "the file is another"
     client.shutdown()
@@ -81,7 +83,7 @@ def names_may_be_awkward():
         address = url_of({**info, "blobName": info["blobName"].replace("%", "%25")})
         BlobClient.from_blob_url(address).upload_blob(name)
         finish(client, info)
-        equal(notifications(device)[-1]["blobName"], info["blobName"])
+        equal(notifications(device.id)[-1]["blobName"], info["blobName"])
     client.shutdown()
 
 
@@ -91,7 +93,7 @@ def a_failed_upload_is_not_announced():
     client = client_of(device)
     info = client.get_storage_info_for_blob("failed.txt")
     finish(client, info, is_success=False)
-    equal(notifications(device), [])
+    equal(notifications(device.id), [])
     refused(lambda: finish(client, info), "ArgumentError")  # it is over
     client.shutdown()
 
@@ -117,7 +119,7 @@ def notifications_that_are_refused():
     refused(lambda: client.get_storage_info_for_blob(""), "ArgumentError")
     stranger = client_of(new_device("upload"))
     refused(lambda: finish(stranger, info), "ArgumentError")
-    equal(notifications(device), [])
+    equal(notifications(device.id), [])
     stranger.shutdown()
     client.shutdown()
 
@@ -134,6 +136,21 @@ def a_token_opens_one_file():
         assert refusal.error.status_code in (401, 403, 404), refusal.error
     equal(blob_of(info).download_blob().readall(), b"mine")
     client.shutdown()
+
+
+@case
+def a_certificate_will_do():
+    certificate = self_signed("uploader")
+    device_id = registry().create_device_with_x509(unique("upload"), certificate.thumbprint(), None, "enabled").device_id
+    client = IoTHubDeviceClient.create_from_x509_certificate(certificate.credentials(), HOST, device_id)
+    info = client.get_storage_info_for_blob("signed.txt")
+    blob_of(info).upload_blob("signed")
+    finish(client, info)
+    eventually(lambda: notifications(device_id), "the notification")
+    client.shutdown()
+    stranger = IoTHubDeviceClient.create_from_x509_certificate(self_signed("other").credentials(), HOST, device_id)
+    refused(lambda: stranger.get_storage_info_for_blob("x.txt"), "UnauthorizedError")
+    stranger.shutdown()
 
 
 @case

@@ -4,7 +4,7 @@
 
 Other scripts run against the same hub, so counts are compared as bounds."""
 
-from support import case, connected, connection_state, equal, eventually, new_device, refused, registry, rest, run, unique
+from support import admin, case, connected, connection_state, equal, eventually, new_device, refused, registry, rest, run, unique
 
 
 def device_counts():
@@ -43,8 +43,14 @@ def the_last_activity_is_told():
 @case
 def a_queue_is_purged():
     device = new_device("statistics")
-    found = registry().protocol.cloud_to_device_messages.purge_cloud_to_device_message_queue(device.id)
+    purge = registry().protocol.cloud_to_device_messages.purge_cloud_to_device_message_queue
+    found = purge(device.id)
     equal((found.device_id, found.total_messages_purged), (device.id, 0))
+    for body in ("one", "two"):
+        admin("POST", "c2d", {"deviceId": device.id, "body": body})
+    equal(registry().get_device(device.id).cloud_to_device_message_count, 2)
+    equal((purge(device.id).total_messages_purged, purge(device.id).total_messages_purged), (2, 0))
+    equal(registry().get_device(device.id).cloud_to_device_message_count, 0)
     refused(rest("DELETE", f"/devices/{unique('absent')}/commands"), 404, "DeviceNotFound")
 
 
