@@ -100,6 +100,19 @@ pub struct RegistryJobRequest {
     pub kind: RegistryJobKind,
     /// Where results go.
     pub to: ContainerAddress,
+    /// How the service would open the containers; shown, and without effect.
+    pub storage_authentication: StorageAuthentication,
+}
+
+/// How a job opens its containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum StorageAuthentication {
+    /// By the token in the address.
+    #[default]
+    KeyBased,
+    /// As the hub's own identity.
+    IdentityBased,
 }
 
 impl RegistryJobRequest {
@@ -147,7 +160,20 @@ impl RegistryJobRequest {
         Ok(Self {
             kind,
             to: container("outputBlobContainerUri")?,
+            storage_authentication: storage_authentication(body)?,
         })
+    }
+}
+
+fn storage_authentication(body: &Map<String, Value>) -> Result<StorageAuthentication, ServiceError> {
+    // Case is not significant: SDKs spell enumerations in various ways.
+    match text(body, "storageAuthenticationType")? {
+        None => Ok(StorageAuthentication::KeyBased),
+        Some(kind) if kind.eq_ignore_ascii_case("keyBased") => Ok(StorageAuthentication::KeyBased),
+        Some(kind) if kind.eq_ignore_ascii_case("identityBased") => Ok(StorageAuthentication::IdentityBased),
+        Some(_) => Err(ServiceError::invalid(
+            "storageAuthenticationType must be keyBased or identityBased",
+        )),
     }
 }
 
@@ -194,14 +220,15 @@ pub struct RegistryJob {
     #[serde(skip_serializing_if = "Option::is_none")]
     output_blob_name: Option<Box<str>>,
     exclude_keys_in_export: bool,
+    storage_authentication_type: StorageAuthentication,
     failure_reason: Option<Box<str>>,
 }
 
 impl RegistryJob {
     /// The record of a job that was accepted.
     #[must_use]
-    pub fn new(id: &str, kind: &RegistryJobKind, now: Timestamp) -> Self {
-        let (name, input, output, keys) = match kind {
+    pub fn new(id: &str, request: &RegistryJobRequest, now: Timestamp) -> Self {
+        let (name, input, output, keys) = match &request.kind {
             RegistryJobKind::Export { keys, output } => ("export", None, Some(output), *keys),
             RegistryJobKind::Import { input, .. } => ("import", Some(input), None, ExportKeys::Included),
         };
@@ -216,6 +243,7 @@ impl RegistryJob {
             input_blob_name: text(input),
             output_blob_name: text(output),
             exclude_keys_in_export: keys == ExportKeys::Excluded,
+            storage_authentication_type: request.storage_authentication,
             failure_reason: None,
         }
     }
@@ -344,6 +372,10 @@ mod tests {
                 ErrorCode::ArgumentInvalid,
             ),
             (
+                json!({"type": "export", "outputBlobContainerUri": uri, "storageAuthenticationType": "no"}),
+                ErrorCode::ArgumentInvalid,
+            ),
+            (
                 json!({"type": "export", "outputBlobContainerUri": uri, "excludeKeysInExport": 1}),
                 ErrorCode::ArgumentInvalid,
             ),
@@ -363,11 +395,8 @@ mod tests {
     #[test]
     fn a_job_ends_once() {
         let now = Timestamp::from_unix_seconds(0);
-        let kind = RegistryJobKind::Export {
-            keys: ExportKeys::Included,
-            output: BlobName::parse("x").unwrap(),
-        };
-        let mut job = RegistryJob::new("j", &kind, now);
+        let request = read(json!({"type": "export", "outputBlobContainerUri": "https://localhost/c"}));
+        let mut job = RegistryJob::new("j", &request.unwrap(), now);
         job.advance(0, 0);
         job.advance(5, 10);
         assert_eq!((job.status, job.progress), (RegistryJobStatus::Running, 50));

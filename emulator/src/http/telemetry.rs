@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hub_core::error::{ErrorCode, ServiceError};
 use hub_core::json::check_depth;
 use hub_core::limits;
-use hub_core::property_bag::MessageProperties;
+use hub_core::property_bag::{MessageProperties, SystemProperty};
 use serde_json::{Map, Value};
 
 use super::App;
@@ -22,12 +22,13 @@ use crate::hub::telemetry::message_size;
 /// The media type of a batch (the SDKs' HTTP transports).
 const BATCH: &str = "application/vnd.microsoft.iothub.json";
 
-/// Bytes of a batch's text. Base64 and names make it longer than what it
-/// carries, which is what counts; the emulator's own.
-const BATCH_BYTES: usize = 4 * limits::D2C_MESSAGE_BYTES;
+/// Bytes of a body that are read. A batch's base64 and names make it longer
+/// than what it carries, which is what counts; and a client that is refused
+/// before it has sent everything sees a broken connection instead of the
+/// answer. The emulator's own.
+const BODY_BYTES: usize = 4 * limits::D2C_MESSAGE_BYTES;
 
-/// The body of a device's message: bytes whatever the content type, and no
-/// more of them than a message may have.
+/// The body of a device's message: bytes whatever the content type.
 pub(super) struct MessageBody {
     is_batch: bool,
     bytes: Bytes,
@@ -38,12 +39,7 @@ impl FromRequest<App> for MessageBody {
 
     async fn from_request(request: Request<Body>, _: &App) -> Result<Self, HttpError> {
         let is_batch = is_batch(request.headers());
-        let limit = if is_batch {
-            BATCH_BYTES
-        } else {
-            limits::D2C_MESSAGE_BYTES
-        };
-        match axum::body::to_bytes(request.into_body(), limit).await {
+        match axum::body::to_bytes(request.into_body(), BODY_BYTES).await {
             Ok(bytes) => Ok(Self { is_batch, bytes }),
             Err(error) if is_too_long(&error) => Err(too_large().into()),
             Err(_) => Err(ServiceError::new(
@@ -87,7 +83,11 @@ pub(super) async fn send(
     let messages = if body.is_batch {
         batch(&body.bytes)?
     } else {
-        vec![(properties_from_headers(&headers)?, body.bytes)]
+        let mut properties = properties_from_headers(&headers)?;
+        // Where the request goes, which clients say in a header as well.
+        properties.system.remove(&SystemProperty::To);
+        properties.system.remove(&SystemProperty::Operation);
+        vec![(properties, body.bytes)]
     };
     let size: usize = messages
         .iter()

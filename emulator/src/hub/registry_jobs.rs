@@ -123,7 +123,7 @@ impl HubState {
             self.check_container(from, "r").await?;
         }
         let id = Uuid::new_v4().to_string();
-        let record = RegistryJob::new(&id, &request.kind, self.clock.now());
+        let record = RegistryJob::new(&id, &request, self.clock.now());
         let stop = CancellationToken::new();
         self.registry_jobs.push(Entry {
             record: record.clone(),

@@ -67,6 +67,8 @@ async fn a_message_arrives_with_body_and_properties() {
     );
     assert_eq!(kept[0].properties.application["color"], "red");
     assert_eq!(kept[0].properties.application.len(), 1);
+    // Where the request goes is no property of the message.
+    assert!(!kept[0].properties.system.contains_key(&SystemProperty::To));
     assert_eq!(kept[3].source.module.as_ref().unwrap().as_str(), "m");
     assert_eq!(hub.counters().telemetry_messages, 4);
 

@@ -103,6 +103,7 @@ async fn module_identity_and_twins() {
 #[tokio::test]
 async fn invoke_device_method_and_jobs() {
     let (hub, rest) = start().await;
+    rest.create("d").await;
     let _device = AnsweringDevice::connect(&hub, "d", Answer::json(200, &json!({"ok": true}))).await;
     // Both time-outs are what `--to` says.
     let call = json!({"methodName": "m", "payload": {}, "responseTimeoutInSeconds": 30, "connectTimeoutInSeconds": 30});
