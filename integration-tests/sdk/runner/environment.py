@@ -69,7 +69,10 @@ def build_hub(root: Path, target: Path) -> Path:
     """Builds the hub as the tests do; answers its binary."""
     if not shutil.which("cargo"):
         raise Problem("cargo is missing: install Rust, or give a hub's binary with --hub")
-    step(["cargo", "build", "--quiet", "--locked", "-p", "emulator"], "cargo build", directory=root)
+    say("building the hub")
+    # The directory is said again: cargo would look for a relative one elsewhere.
+    command = ["cargo", "build", "--quiet", "--locked", "-p", "emulator", "--target-dir", target]
+    step(command, "cargo build", directory=root)
     return target / "debug" / "iothub-emulator"
 
 

@@ -136,10 +136,10 @@ def pinned_versions(sources: Path, languages: list[str]) -> dict[str, list[str]]
     versions: dict[str, list[str]] = {}
     if "python" in languages:
         lines = (sources / "python" / "requirements.txt").read_text().splitlines()
-        versions["python"] = [line.replace("==", " ") for line in lines if line.startswith("azure-iot")]
+        versions["python"] = [line.replace("==", " ") for line in lines if line.startswith("azure-")]
     if "node" in languages:
         dependencies = json.loads((sources / "node" / "package.json").read_text())["dependencies"]
-        versions["node"] = [f"{name} {version}" for name, version in sorted(dependencies.items()) if name.startswith("azure-iot")]
+        versions["node"] = [f"{name} {version}" for name, version in sorted(dependencies.items()) if name.startswith("azure-")]
     return versions
 
 

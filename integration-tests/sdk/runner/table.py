@@ -16,7 +16,8 @@ TRANSPORT_NAMES = {"mqtt": "MQTT", "mqtt-ws": "MQTT-WS", "http": "HTTP", "rest":
 
 #: Why a language has no script for a feature.
 REASONS = {
-    ("http_device", "python"): "the Python device SDK has no HTTP transport for messages",
+    ("http_device", "python"): "the SDK has no HTTP transport for messages",
+    ("ports", "python"): "the preload is for Node; the Python SDK has fixed ports",
 }
 DEFAULT_REASON = "not tested in this language"
 
