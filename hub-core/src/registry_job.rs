@@ -395,8 +395,9 @@ mod tests {
     #[test]
     fn a_job_ends_once() {
         let now = Timestamp::from_unix_seconds(0);
-        let request = read(json!({"type": "export", "outputBlobContainerUri": "https://localhost/c"}));
-        let mut job = RegistryJob::new("j", &request.unwrap(), now);
+        let body = json!({"type": "export", "outputBlobContainerUri": "https://localhost/container"});
+        let request = RegistryJobRequest::from_json(&body, |_| true).unwrap();
+        let mut job = RegistryJob::new("j", &request, now);
         job.advance(0, 0);
         job.advance(5, 10);
         assert_eq!((job.status, job.progress), (RegistryJobStatus::Running, 50));

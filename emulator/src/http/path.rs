@@ -149,7 +149,7 @@ mod tests {
                 "/messages/serviceBound/feedback/Token",
                 "/messages/servicebound/feedback/Token",
             ),
-            ("/%2F", "/"),
+            ("/%2F", "//"),
             ("/", "/"),
             ("/unknown/", "/unknown/"),
             (
