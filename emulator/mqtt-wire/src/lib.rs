@@ -106,10 +106,44 @@ impl PacketBuffer {
             return Ok(None);
         }
         match self.codec.decode(&mut self.bytes)? {
-            Some((packet, _)) => Ok(Some(packet)),
+            Some((packet, length)) => check_form(&packet, length).map(|()| Some(packet)),
             None => Ok(None),
         }
     }
+}
+
+/// Refuses what MQTT 3.1.1 forbids and the codec lets pass; `length` is what
+/// the packet's fixed header announced.
+fn check_form(packet: &Packet, length: u32) -> Result<(), WireError> {
+    let fault = match packet {
+        Packet::PingRequest | Packet::PingResponse | Packet::Disconnect if length != 0 => {
+            "a packet without a body has one"
+        }
+        Packet::Publish(publish) if publish.dup && publish.qos == QoS::AtMostOnce => {
+            "a PUBLISH with QoS 0 cannot be a duplicate (MQTT-3.3.1-2)"
+        }
+        // The level below is for the handshake to refuse, with CONNACK 1.
+        Packet::Connect(connect)
+            if connect.protocol.level() == LEVEL_3_1_1 && length as usize != connect_length(connect) =>
+        {
+            "CONNECT does not end with its payload"
+        }
+        _ => return Ok(()),
+    };
+    Err(WireError::Malformed(fault.into()))
+}
+
+/// Bytes of a CONNECT after its fixed header.
+fn connect_length(connect: &Connect) -> usize {
+    // Protocol name, level, flags, keep-alive.
+    const VARIABLE_HEADER: usize = 10;
+    let field = |length: usize| 2 + length;
+    let will = |will: &LastWill| field(will.topic.len()) + field(will.message.len());
+    VARIABLE_HEADER
+        + field(connect.client_id.len())
+        + connect.last_will.as_ref().map_or(0, will)
+        + connect.username.as_ref().map_or(0, |text| field(text.len()))
+        + connect.password.as_ref().map_or(0, |bytes| field(bytes.len()))
 }
 
 /// Appends `packet` to `out`.
@@ -270,6 +304,36 @@ mod tests {
                 limit: 1000
             })
         );
+    }
+
+    #[test]
+    fn what_the_codec_lets_pass_is_refused() {
+        let malformed = |bytes: &[u8]| {
+            let mut buffer = PacketBuffer::new(1000);
+            buffer.extend(bytes);
+            matches!(buffer.next_packet(), Err(WireError::Malformed(_)))
+        };
+        // Bodies of packets that have none.
+        for bytes in [b"\xc0\x01x", b"\xd0\x01x", b"\xe0\x01x"] {
+            assert!(malformed(bytes), "{bytes:?}");
+        }
+        // A duplicate with QoS 0.
+        assert!(malformed(b"\x38\x03\x00\x01t"));
+        // Bytes behind the client id, and behind a will and credentials.
+        let connect = |flags: u8, rest: &[u8]| {
+            let mut bytes = vec![0x10, 10 + rest.len() as u8, 0, 4];
+            bytes.extend_from_slice(b"MQTT");
+            bytes.extend_from_slice(&[4, flags, 0, 60]);
+            bytes.extend_from_slice(rest);
+            malformed(&bytes)
+        };
+        let all = b"\x00\x01i\x00\x01t\x00\x01m\x00\x01u\x00\x01p";
+        assert!(!connect(0x02, b"\x00\x01i"));
+        assert!(connect(0x02, b"\x00\x01ix"));
+        assert!(!connect(0xc6, all));
+        assert!(connect(0xc6, &[all.as_slice(), b"x"].concat()));
+        // The name of version 3.1 with the level of 3.1.1.
+        assert!(malformed(b"\x10\x0f\x00\x06MQIsdp\x04\x02\x00\x3c\x00\x01i"));
     }
 
     #[test]
