@@ -58,12 +58,7 @@ pub(super) async fn telemetry(
     State(app): State<App>,
     RawQuery(query): RawQuery,
 ) -> Result<JsonReply, HttpError> {
-    let after = match query_parameter(query.as_deref(), "after") {
-        None => 0,
-        Some(text) => text
-            .parse()
-            .map_err(|_| ServiceError::invalid(format!("after={text:?} is not a message's position")))?,
-    };
+    let after = position(query.as_deref())?;
     let messages: Vec<Value> = app
         .hub
         .telemetry

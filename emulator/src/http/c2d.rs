@@ -5,11 +5,11 @@
 //! Explorer does. A device that receives over HTTP polls, and names what it
 //! holds by the ETag of the answer.
 
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use hub_core::c2d::{Delivery, Draft, LockToken, Settlement};
+use hub_core::c2d::{Delivery, Draft, Settlement};
 use serde_json::json;
 
 use super::App;
@@ -17,7 +17,7 @@ use super::auth::{DeviceCaller, ServiceCaller};
 use super::error::HttpError;
 use super::message_headers::{headers_from_properties, properties_from_headers};
 use super::reply::JsonReply;
-use super::request::{RawBody, TargetPath, query_parameter};
+use super::request::{RawBody, TargetPath, TokenPath, query_parameter};
 
 /// Sends a message to the device or module in the path.
 pub(super) async fn send(
@@ -66,15 +66,14 @@ fn headers_of(delivery: &Delivery) -> HeaderMap {
 pub(super) async fn settle(
     DeviceCaller(target): DeviceCaller,
     State(app): State<App>,
-    Path((_, token)): Path<(String, String)>,
+    TokenPath(token): TokenPath,
     RawQuery(query): RawQuery,
 ) -> Result<StatusCode, HttpError> {
     let settlement = match query_parameter(query.as_deref(), "reject") {
         Some(_) => Settlement::Reject,
         None => Settlement::Complete,
     };
-    app.hub
-        .settle_message(&target, LockToken::parse(&token)?, settlement)?;
+    app.hub.settle_message(&target, token, settlement)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -82,10 +81,9 @@ pub(super) async fn settle(
 pub(super) async fn abandon(
     DeviceCaller(target): DeviceCaller,
     State(app): State<App>,
-    Path((_, token)): Path<(String, String)>,
+    TokenPath(token): TokenPath,
 ) -> Result<StatusCode, HttpError> {
-    app.hub
-        .settle_message(&target, LockToken::parse(&token)?, Settlement::Abandon)?;
+    app.hub.settle_message(&target, token, Settlement::Abandon)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

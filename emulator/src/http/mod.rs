@@ -65,7 +65,8 @@ pub(crate) struct App {
 /// The route table.
 ///
 /// Keywords are lower case: `path` brings requests to this form. A path that
-/// is not here answers 404, a method that is not here 405.
+/// is not here answers 404, a method that is not here 405. Where GET takes
+/// something out of a queue, HEAD is refused: nobody would see what was taken.
 pub(crate) fn router(app: App) -> Router {
     let service = Router::new()
         .route("/devices", get(devices::list).post(devices::bulk))
@@ -84,7 +85,7 @@ pub(crate) fn router(app: App) -> Router {
         )
         .route(
             "/devices/{device}/messages/devicebound",
-            get(c2d::receive).post(c2d::send),
+            get(c2d::receive).post(c2d::send).head(unknown_method),
         )
         .route(
             "/devices/{device}/messages/devicebound/{token}",
@@ -100,7 +101,10 @@ pub(crate) fn router(app: App) -> Router {
             post(c2d::send),
         )
         .route("/devices/{device}/modules/{module}/commands", delete(c2d::purge))
-        .route("/messages/servicebound/feedback", get(feedback::receive))
+        .route(
+            "/messages/servicebound/feedback",
+            get(feedback::receive).head(unknown_method),
+        )
         .route(
             "/messages/servicebound/feedback/{token}",
             delete(feedback::complete),

@@ -8,6 +8,7 @@ use axum::http::header::IF_MATCH;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
+use hub_core::c2d::LockToken;
 use hub_core::configuration::parse_if_match;
 use hub_core::error::{ErrorCode, ServiceError};
 use hub_core::ids::{ConfigurationId, DeviceId, IdError, JobId, ModuleId, Target};
@@ -94,6 +95,19 @@ impl FromRequestParts<App> for TargetPath {
             Some(text) => Some(bad_id(ModuleId::parse(text), "module")?),
         };
         Ok(Self(Target { device, module }))
+    }
+}
+
+/// The lock token that the path names.
+pub(crate) struct TokenPath(pub(crate) LockToken);
+
+impl FromRequestParts<App> for TokenPath {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        let ids = ids(parts, app).await?;
+        let token = ids.get("token").map_or("", String::as_str);
+        LockToken::parse(token).map(Self).map_err(HttpError::from)
     }
 }
 

@@ -17,7 +17,6 @@ use super::App;
 use super::auth::DeviceCaller;
 use super::error::HttpError;
 use super::message_headers::{properties_from_headers, set_property};
-use crate::hub::telemetry::message_size;
 
 /// The media type of a batch (the SDKs' HTTP transports).
 const BATCH: &str = "application/vnd.microsoft.iothub.json";
@@ -91,7 +90,7 @@ pub(super) async fn send(
     };
     let size: usize = messages
         .iter()
-        .map(|(properties, body)| message_size(properties, body))
+        .map(|(properties, body)| body.len() + properties.size())
         .sum();
     if size > limits::D2C_MESSAGE_BYTES {
         return Err(too_large().into());

@@ -19,6 +19,7 @@ use hub_core::ids::Target;
 use hub_core::limits;
 use hub_core::time::Timestamp;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::HubState;
 use super::cell::{DeviceState, Endpoint};
@@ -131,22 +132,25 @@ impl CloudToDevice {
 
     /// Drops what is known of the queues of a device that is being deleted.
     pub(super) fn forget_device(&self, state: &DeviceState) {
-        let device = &state.identity.id;
-        let mut used = self.forget_endpoint(&Target::device(device.clone()), &state.endpoint);
+        let device = Target::device(state.identity.id.clone());
+        let mut used = self.unschedule(&device, &state.endpoint);
         for (id, module) in &state.modules {
-            let target = Target {
-                device: device.clone(),
-                module: Some(id.clone()),
-            };
-            used |= self.forget_endpoint(&target, &module.endpoint);
+            used |= self.unschedule(&state.module(id), &module.endpoint);
         }
         if used {
-            self.feedback().forget(device);
+            self.feedback().forget(&device);
         }
     }
 
-    /// Drops what is known of one queue; says whether there was one.
-    pub(super) fn forget_endpoint(&self, target: &Target, endpoint: &Endpoint) -> bool {
+    /// Drops what is known of the queue of a module that is being deleted.
+    pub(super) fn forget_module(&self, target: &Target, endpoint: &Endpoint) {
+        if self.unschedule(target, endpoint) {
+            self.feedback().forget(target);
+        }
+    }
+
+    /// Looks after a queue no more; says whether there was one.
+    fn unschedule(&self, target: &Target, endpoint: &Endpoint) -> bool {
         if let Some(time) = endpoint.mailbox.as_ref().and_then(|mailbox| mailbox.scheduled) {
             self.schedule.lock().remove(&(time, target.clone()));
         }
@@ -312,10 +316,20 @@ impl HubState {
         Ok(purged.unwrap_or(0))
     }
 
-    /// Delivers what waits to a device that has connected or subscribed.
+    /// Looks at a queue after what its device did to its connection or filters:
+    /// delivers what waits, or sees to the expiry of what it has given back.
     pub(super) fn deliver_messages(&self, state: &mut DeviceState, target: &Target) {
         // A device that is gone meanwhile has no messages.
         let _ = self.update_queue(state, target, Queue::advance);
+    }
+
+    /// The same for the device and all its modules.
+    pub(super) fn deliver_all_messages(&self, state: &mut DeviceState) {
+        let device = Target::device(state.identity.id.clone());
+        let modules: Vec<Target> = state.modules.keys().map(|id| state.module(id)).collect();
+        for target in std::iter::once(device).chain(modules) {
+            self.deliver_messages(state, &target);
+        }
     }
 
     /// Changes a queue and does what follows from it. `None` when nothing was
@@ -426,6 +440,5 @@ async fn sleep_until(hub: &HubState, time: Option<Timestamp>) {
 }
 
 fn new_token() -> LockToken {
-    let [bytes @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = super::random_bytes();
-    LockToken::from_bytes(bytes)
+    LockToken::from_bytes(Uuid::new_v4().into_bytes())
 }

@@ -49,6 +49,9 @@ pub(crate) struct DeviceState {
     pub(crate) identity: DeviceIdentity,
     pub(crate) endpoint: Endpoint,
     pub(crate) modules: BTreeMap<ModuleId, ModuleState>,
+    /// Connections of the device and its modules so far. Counted here, so that
+    /// a module made anew does not take its predecessor's connection for its own.
+    connections: u64,
     /// File uploads that were granted and not finished.
     pub(crate) uploads: Uploads,
     /// Set when the device leaves the registry, for those who still hold its cell.
@@ -67,6 +70,7 @@ impl DeviceState {
             identity,
             endpoint: Endpoint::new(now),
             modules: BTreeMap::new(),
+            connections: 0,
             uploads: Uploads::default(),
             deleted: false,
         }
@@ -92,6 +96,20 @@ impl DeviceState {
         }
     }
 
+    /// The name of one of its modules.
+    pub(super) fn module(&self, id: &ModuleId) -> Target {
+        Target {
+            device: self.identity.id.clone(),
+            module: Some(id.clone()),
+        }
+    }
+
+    /// The number of a connection that starts.
+    pub(super) fn next_generation(&mut self) -> u64 {
+        self.connections += 1;
+        self.connections
+    }
+
     /// Ends the connections of the device and of all its modules.
     pub(crate) fn disconnect_all(&mut self, reason: CloseReason, now: Timestamp) {
         self.endpoint.disconnect(reason, now);
@@ -109,8 +127,6 @@ pub(crate) struct Endpoint {
     session: Option<Box<Session>>,
     /// Filters of the persistent session, kept while the device is away.
     remembered: Option<FilterSet>,
-    /// Connections so far; the live session carries the latest number.
-    generation: u64,
     /// Cloud-to-device messages, once one was sent.
     pub(super) mailbox: Option<Box<Mailbox>>,
     /// What the configurations have made of the twin; `None` until they have
@@ -140,7 +156,6 @@ pub(crate) enum Persistence {
 
 /// What a new session is told.
 pub(crate) struct Attached {
-    pub(crate) generation: u64,
     pub(crate) outbox: Arc<Outbox>,
     /// Whether a remembered session was taken up.
     pub(crate) resumed: bool,
@@ -172,15 +187,14 @@ impl Endpoint {
             connection: Connection::default(),
             session: None,
             remembered: None,
-            generation: 0,
             mailbox: None,
             settled: None,
             waiting: Vec::new(),
         }
     }
 
-    /// Puts a new connection in place, ending the one before it.
-    pub(crate) fn attach(&mut self, persistence: Persistence, now: Timestamp) -> Attached {
+    /// Puts the new connection `generation` in place, ending the one before it.
+    pub(crate) fn attach(&mut self, generation: u64, persistence: Persistence, now: Timestamp) -> Attached {
         self.end_session(CloseReason::Takeover);
         let resumed = persistence == Persistence::Persistent && self.remembered.is_some();
         let filters = match persistence {
@@ -190,13 +204,12 @@ impl Endpoint {
                 FilterSet::default()
             }
         };
-        self.generation += 1;
         if let Some(mailbox) = &mut self.mailbox {
-            mailbox.connected(self.generation, resumed);
+            mailbox.connected(generation, resumed);
         }
         let outbox = Arc::new(Outbox::default());
         self.session = Some(Box::new(Session {
-            generation: self.generation,
+            generation,
             outbox: outbox.clone(),
             filters,
             persistence,
@@ -206,11 +219,7 @@ impl Endpoint {
         self.connection.state_updated = now;
         self.connection.last_activity = now;
         self.wake_if_callable();
-        Attached {
-            generation: self.generation,
-            outbox,
-            resumed,
-        }
+        Attached { outbox, resumed }
     }
 
     /// Takes a connection out that has ended by itself. Does nothing when

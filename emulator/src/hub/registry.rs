@@ -128,6 +128,7 @@ impl HubState {
                 order.identities += add_system_modules(state, &mut fresh);
                 if state.identity.status == Status::Disabled {
                     state.disconnect_all(CloseReason::IdentityChanged, now);
+                    self.deliver_all_messages(state);
                 }
                 Ok(view(state, Put::Replace))
             }
@@ -241,7 +242,7 @@ impl HubState {
         let etag = state.modules.get(id).map(|module| &*module.identity.etag);
         check_delete(&target, etag, if_match)?;
         if let Some(mut module) = state.modules.remove(id) {
-            self.c2d.forget_endpoint(&target, &module.endpoint);
+            self.c2d.forget_module(&target, &module.endpoint);
             module
                 .endpoint
                 .disconnect(CloseReason::IdentityChanged, self.clock.now());

@@ -49,11 +49,12 @@ impl Session {
     ) -> Result<Self, Denied> {
         let now = hub.clock.now();
         let cell = hub.registry.find(&target.device).ok_or(Denied::UnknownIdentity)?;
-        let attached = {
+        let (generation, attached) = {
             let mut state = cell.lock();
             if state.identity.status == Status::Disabled {
                 return Err(Denied::Disabled);
             }
+            let generation = state.next_generation();
             let endpoint = state
                 .endpoint(target.module.as_ref())
                 .map_err(|_| Denied::UnknownIdentity)?;
@@ -63,16 +64,16 @@ impl Session {
             if let Some(model) = model_id {
                 endpoint.twin.set_model_id(Some(model.into()));
             }
-            let attached = endpoint.attach(persistence, now);
+            let attached = endpoint.attach(generation, persistence, now);
             hub.deliver_messages(&mut state, &target);
-            attached
+            (generation, attached)
         };
         hub.counters.connects_accepted.add(1);
         Ok(Self {
             hub: hub.clone(),
             cell,
             target,
-            generation: attached.generation,
+            generation,
             outbox: attached.outbox,
             resumed: attached.resumed,
         })
@@ -206,8 +207,11 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         let now = self.hub.clock.now();
-        if let Ok(endpoint) = self.cell.lock().endpoint(self.target.module.as_ref()) {
-            endpoint.detach(self.generation, now);
+        let mut state = self.cell.lock();
+        if let Ok(endpoint) = state.endpoint(self.target.module.as_ref())
+            && endpoint.detach(self.generation, now)
+        {
+            self.hub.deliver_messages(&mut state, &self.target);
         }
     }
 }
@@ -229,9 +233,9 @@ mod tests {
     use crate::hub::HubSettings;
     use crate::hub::access::Policies;
     use crate::hub::telemetry::LogBounds;
-    use hub_core::ids::DeviceId;
+    use hub_core::ids::{DeviceId, ModuleId};
     use hub_core::limits;
-    use hub_core::registry::{DeviceSpec, IfMatch};
+    use hub_core::registry::{DeviceSpec, IfMatch, ModuleSpec};
     use hub_core::sas::Key;
     use job_service::Clock;
 
@@ -266,5 +270,27 @@ mod tests {
         assert_eq!(hub.connected_count(), 1);
         drop(second);
         assert_eq!(hub.connected_count(), 0);
+    }
+
+    #[test]
+    fn the_session_of_a_deleted_module_does_not_touch_its_successor() {
+        let (hub, Target { device, .. }) = hub_with_device();
+        let id = ModuleId::parse("m").unwrap();
+        let open = || {
+            let spec = ModuleSpec::from_json(&serde_json::json!({}), &device, &id).unwrap();
+            hub.put_module(spec, &IfMatch::Absent, |_, _| ()).unwrap();
+            let target = Target {
+                device: device.clone(),
+                module: Some(id.clone()),
+            };
+            Session::open(&hub, target, Persistence::Persistent, None).unwrap()
+        };
+        let first = open();
+        hub.delete_module(&device, &id, &IfMatch::Any).unwrap();
+        let _second = open();
+        first.telemetry(MessageProperties::default(), b"");
+        assert_eq!(hub.telemetry.total(), 0);
+        drop(first);
+        assert_eq!(hub.connected_count(), 1);
     }
 }

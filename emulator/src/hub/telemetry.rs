@@ -157,19 +157,7 @@ impl HubState {
 }
 
 fn size(message: &TelemetryMessage) -> usize {
-    message_size(&message.properties, &message.body)
-}
-
-/// Bytes as the service counts them: the body, the values of system
-/// properties, names and values of application properties.
-pub(crate) fn message_size(properties: &MessageProperties, body: &[u8]) -> usize {
-    let system: usize = properties.system.values().map(String::len).sum();
-    let application: usize = properties
-        .application
-        .iter()
-        .map(|(k, v)| k.len() + v.len())
-        .sum();
-    body.len() + system + application
+    message.body.len() + message.properties.size()
 }
 
 #[cfg(test)]

@@ -214,21 +214,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(ending) => {
                     // What was done before the end is acknowledged, however the
                     // packets were cut into reads.
-                    let write = write_all(&mut self.stream, &mut self.out, None, None);
-                    let _ = timeout(FAREWELL_DEADLINE, write).await;
+                    let _ = timeout(FAREWELL_DEADLINE, self.write_out(session, None)).await;
                     return Err(ending);
                 }
             };
-            if !self.out.is_empty() {
-                let outbox = Some(&*session.outbox);
-                write_all(&mut self.stream, &mut self.out, outbox, self.expires).await?;
-                // Drops the storage: an idle connection holds none.
-                self.out = BytesMut::new();
-                let written = std::mem::take(&mut self.written);
-                if !written.is_empty() {
-                    session.complete_messages(|_, token| written.contains(&token));
-                }
-            }
+            self.write_out(session, Some(&session.outbox)).await?;
             if received == Received::SomeLeft {
                 continue;
             }
@@ -255,6 +245,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
         }
+    }
+
+    /// Writes what waits in `out`, which completes messages that nobody will
+    /// acknowledge.
+    async fn write_out(&mut self, session: &Session, outbox: Option<&Outbox>) -> Result<(), Ending> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        write_all(&mut self.stream, &mut self.out, outbox, self.expires).await?;
+        // Drops the storage: an idle connection holds none.
+        self.out = BytesMut::new();
+        let written = std::mem::take(&mut self.written);
+        if !written.is_empty() {
+            session.complete_messages(|_, token| written.contains(&token));
+        }
+        Ok(())
     }
 
     /// Handles the packets that have arrived, as far as their answers may wait

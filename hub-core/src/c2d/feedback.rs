@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::{Ended, FeedbackSettings, LockToken, Outcome, lock_lost};
 use crate::error::ServiceError;
-use crate::ids::{DeviceId, Target};
+use crate::ids::Target;
 use crate::limits;
 use crate::time::Timestamp;
 
@@ -75,9 +75,8 @@ pub struct FeedbackBatch {
 #[derive(Debug)]
 pub struct FeedbackQueue {
     settings: FeedbackSettings,
-    /// Records of the batch that is being filled, and since when.
+    /// Records of the batch that is being filled.
     open: Vec<FeedbackRecord>,
-    opened: Timestamp,
     batches: VecDeque<Batch>,
 }
 
@@ -96,7 +95,6 @@ impl FeedbackQueue {
         Self {
             settings,
             open: Vec::new(),
-            opened: Timestamp::NEVER,
             batches: VecDeque::new(),
         }
     }
@@ -104,9 +102,6 @@ impl FeedbackQueue {
     /// Adds a record; a batch that has become full is released.
     pub fn push(&mut self, record: FeedbackRecord, now: Timestamp) {
         self.advance(now);
-        if self.open.is_empty() {
-            self.opened = now;
-        }
         self.open.push(record);
         if self.open.len() >= limits::FEEDBACK_BATCH_RECORDS {
             self.release(now);
@@ -117,7 +112,9 @@ impl FeedbackQueue {
     /// yet.
     pub fn take(&mut self, token: LockToken, now: Timestamp) -> Option<FeedbackBatch> {
         self.advance(now);
-        if !self.open.is_empty() && self.opened.saturating_add(self.settings.delay) <= now {
+        let delay = self.settings.delay;
+        let oldest = self.open.first();
+        if oldest.is_some_and(|record| record.time.saturating_add(delay) <= now) {
             self.release(now);
         }
         let until = now.saturating_add(self.settings.lock);
@@ -155,14 +152,16 @@ impl FeedbackQueue {
         Ok(())
     }
 
-    /// Drops the records about a device and its modules, for a device that was
-    /// deleted.
-    pub fn forget(&mut self, device: &DeviceId) {
-        let of_device = |record: &FeedbackRecord| record.target.device == *device;
-        self.open.retain(|record| !of_device(record));
+    /// Drops the records about a device or module that was deleted, about a
+    /// device's modules as well.
+    pub fn forget(&mut self, gone: &Target) {
+        let is_gone = |FeedbackRecord { target, .. }: &FeedbackRecord| {
+            target.device == gone.device && (gone.module.is_none() || target.module == gone.module)
+        };
+        self.open.retain(|record| !is_gone(record));
         for batch in &mut self.batches {
-            if batch.records.iter().any(of_device) {
-                let others = batch.records.iter().filter(|record| !of_device(record));
+            if batch.records.iter().any(is_gone) {
+                let others = batch.records.iter().filter(|record| !is_gone(record));
                 batch.records = others.cloned().collect();
             }
         }
@@ -183,22 +182,17 @@ impl FeedbackQueue {
         self.batches.iter().position(held).ok_or_else(lock_lost)
     }
 
-    /// Ends holds that are over, then batches that nobody has read in time.
+    /// Ends holds that are over, then what nobody has read in time: batches,
+    /// and single records of the one that is being filled.
     fn advance(&mut self, now: Timestamp) {
-        let ttl = self.settings.ttl;
+        let FeedbackSettings { ttl, delay, .. } = self.settings;
         self.batches.retain_mut(|batch| {
             batch.lock.take_if(|(_, until)| *until <= now);
             let live = batch.enqueued.saturating_add(ttl) > now && !batch.records.is_empty();
             batch.lock.is_some() || live
         });
-        if self
-            .opened
-            .saturating_add(self.settings.delay)
-            .saturating_add(ttl)
-            <= now
-        {
-            self.open.clear();
-        }
+        self.open
+            .retain(|record| record.time.saturating_add(delay).saturating_add(ttl) > now);
     }
 
     fn release(&mut self, now: Timestamp) {

@@ -268,6 +268,15 @@ mod feedback {
         let mut kept = filled(64, FeedbackSettings::default());
         assert_eq!(lengths(&mut kept, 3599), [64]);
 
+        let mut mixed = filled(1, FeedbackSettings::default());
+        let late = FeedbackRecord {
+            time: at(3599),
+            ..record(1)
+        };
+        mixed.push(late.clone(), at(3599));
+        let batch = mixed.take(token(1), at(3600)).unwrap();
+        assert_eq!(*batch.records, [late]);
+
         let most = limits::FEEDBACK_BATCHES * limits::FEEDBACK_BATCH_RECORDS;
         let mut full = filled(most + 64, FeedbackSettings::default());
         let oldest = full.take(token(1), at(0)).unwrap();
@@ -279,13 +288,13 @@ mod feedback {
     fn records_of_a_deleted_device_go() {
         let mut queue = filled(70, FeedbackSettings::default());
         let held = queue.take(token(1), at(0)).unwrap();
-        queue.forget(&DeviceId::parse("d0").unwrap());
+        queue.forget(&record(0).target);
         queue.abandon(held.token, at(0)).unwrap();
         assert_eq!(lengths(&mut queue, 0), [32, 3]);
         let mut queue = filled(64, FeedbackSettings::default());
         queue.take(token(1), at(0)).unwrap();
-        queue.forget(&DeviceId::parse("d0").unwrap());
-        queue.forget(&DeviceId::parse("d1").unwrap());
+        queue.forget(&record(0).target);
+        queue.forget(&record(1).target);
         queue.complete(token(1), at(0)).unwrap();
         queue.clear();
         assert!(lengths(&mut queue, 0).is_empty());

@@ -134,7 +134,7 @@ async fn telemetry_is_listed_with_its_properties() {
             .send()
             .await;
         let text = reply.refused(ErrorCode::ArgumentInvalid);
-        assert_eq!(text, format!("after={bad:?} is not a message's position"));
+        assert_eq!(text, format!("after={bad:?} is not a position"));
     }
     assert_eq!(hub.telemetry_after(1).len(), 2);
 }

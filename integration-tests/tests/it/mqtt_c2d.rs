@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::support::c2d::{
     expect_message, expect_numbered, feedback, filter, module, properties, send, target,
 };
-use crate::support::device::{Device, Identity};
+use crate::support::device::{Device, Identity, bytes_of};
 use crate::support::rest::{Rest, start};
 use crate::support::transport::Transport;
 use crate::support::{start_hub, wait_for};
@@ -171,6 +171,32 @@ async fn with_qos_0_a_message_is_complete_once_it_is_written() {
     expect_count(&rest, "d", 0).await;
     device.expect_silence().await;
     assert_eq!(hub.counters().c2d_completed, 50);
+}
+
+#[tokio::test]
+async fn what_is_written_just_before_the_end_is_complete_as_well() {
+    let hub = start_hub().await;
+    let identity = Identity::create(&hub, "d");
+    let (mut device, _) = Device::connected(&hub, identity.connect()).await;
+    send(&hub, "d", 1);
+    let packet_id = NonZeroU16::MIN;
+    let subscribe = Packet::Subscribe {
+        packet_id,
+        topic_filters: vec![(filter("d").into(), QoS::AtMostOnce)],
+    };
+    device
+        .send_bytes(&bytes_of([subscribe, Packet::Disconnect]))
+        .await;
+    assert!(matches!(
+        device.expect_packet().await,
+        Packet::SubscribeAck { .. }
+    ));
+    assert_eq!(expect_message(&mut device, &target("d")).await.text(), "1");
+    device.expect_closed().await;
+    assert_eq!(hub.counters().c2d_completed, 1);
+    let (mut device, resumed) = Device::connected(&hub, identity.connect()).await;
+    assert!(resumed);
+    device.expect_silence().await;
 }
 
 #[tokio::test]

@@ -164,6 +164,38 @@ async fn a_message_expires_while_nobody_touches_its_device() {
 }
 
 #[tokio::test]
+async fn what_a_device_gives_back_expires_in_time() {
+    let (hub, rest) = start().await;
+    for end in ["disconnect", "disable"] {
+        let mut device = Device::online(&hub, end).await;
+        device.subscribe(&[&filter(end)]).await;
+        let expiry = hub.now().saturating_add(Duration::from_secs(30)).to_string();
+        let short = properties(
+            &[
+                (SystemProperty::MessageId, end),
+                (SystemProperty::Ack, "negative"),
+                (SystemProperty::Expiry, &expiry),
+            ],
+            &[],
+        );
+        hub.send_to_device(&target(end), short, "").unwrap();
+        expect_message(&mut device, &target(end)).await;
+        match end {
+            "disconnect" => device.disconnect().await,
+            _ => {
+                let body = json!({"status": "disabled"});
+                let call = rest.call("PUT", "/devices/disable").if_match("*").json(&body);
+                call.send().await.ok();
+                device.expect_closed().await;
+            }
+        }
+        // Less than the minute for which the device might have held it.
+        hub.advance_clock(Duration::from_secs(31));
+        expect_feedback(&rest, &[(end, "Expired")]).await;
+    }
+}
+
+#[tokio::test]
 async fn many_devices_expire_together() {
     const DEVICES: usize = 600;
     let hub = start_hub().await;
@@ -277,7 +309,14 @@ async fn messages_of_a_deleted_module_go() {
     Identity::create_module(&hub, "d", "m");
     hub.send_to_device(&module("d", "m"), MessageProperties::default(), "")
         .unwrap();
+    // Neither does anybody learn of those that had ended.
+    let asking = properties(&[(SystemProperty::Ack, "full")], &[]);
+    hub.send_to_device(&module("d", "m"), asking, "").unwrap();
+    rest.delete("/devices/d/modules/m/commands").await.ok();
+    hub.send_to_device(&module("d", "m"), MessageProperties::default(), "")
+        .unwrap();
     rest.delete("/devices/d/modules/m").await.no_content();
+    assert!(feedback(&rest).await.is_empty());
     Identity::create_module(&hub, "d", "m");
     let twin = rest.get("/twins/d/modules/m").await.ok();
     assert_eq!(twin["cloudToDeviceMessageCount"], 0);

@@ -138,6 +138,15 @@ async fn a_policy_may_receive_for_any_device_and_slashes_may_be_encoded() {
 }
 
 #[tokio::test]
+async fn only_a_get_takes_a_message() {
+    let (hub, _, device) = site().await;
+    send(&hub, "d", 1);
+    let reply = device.call("HEAD", MESSAGES).send().await;
+    assert_eq!(reply.status, 405);
+    assert_eq!(take(&device).await.text(), "1");
+}
+
+#[tokio::test]
 async fn a_rejected_message_is_gone() {
     let (hub, rest, device) = site().await;
     send(&hub, "d", 1);

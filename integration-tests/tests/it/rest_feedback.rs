@@ -107,6 +107,7 @@ async fn a_batch_is_held_given_back_and_lost() {
     rest.create("d").await;
     send(&hub, "d", 1);
     purge(&rest).await;
+    assert_eq!(rest.call("HEAD", FEEDBACK).send().await.status, 405);
     let (first, batch) = take(&rest).await;
     rest.get(FEEDBACK).await.no_content();
     abandon(&rest, &first).await.no_content();
@@ -127,6 +128,8 @@ async fn a_batch_is_held_given_back_and_lost() {
             .await
             .refused(ErrorCode::DeviceMessageLockLost);
     }
+    complete(&rest, "%FF").await.refused(ErrorCode::ArgumentInvalid);
+    abandon(&rest, "%FF").await.refused(ErrorCode::ArgumentInvalid);
     let (third, _) = take(&rest).await;
     complete(&rest, &format!("%22{third}%22")).await.no_content();
     rest.get(FEEDBACK).await.no_content();
