@@ -76,7 +76,8 @@ pub enum BlobNameError {
     /// Nothing, or too much.
     #[error("the blob name must have 1 to {} characters", limits::BLOB_NAME_CHARS)]
     Length,
-    /// A control character, or bytes that are not UTF-8.
+    /// A control character, bytes that are not UTF-8, or a character that XML
+    /// does not have (U+FFFE and U+FFFF), so that no listing could show it.
     #[error("the blob name contains a control character or is not UTF-8")]
     Character,
     /// Too much between two slashes for a file's name.
@@ -128,7 +129,8 @@ impl fmt::Display for ContainerName {
 }
 
 /// The name of a blob: 1 to [`limits::BLOB_NAME_CHARS`] characters without
-/// control characters. Slashes part it for the eye only; case counts.
+/// control characters. Slashes part it for the eye only; case counts, except
+/// where the file system that keeps the blobs ignores it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobName(Box<str>);
 
@@ -141,7 +143,10 @@ impl BlobName {
         if text.is_empty() || text.chars().count() > limits::BLOB_NAME_CHARS {
             return Err(BlobNameError::Length);
         }
-        if text.chars().any(char::is_control) {
+        if text
+            .chars()
+            .any(|c| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
+        {
             return Err(BlobNameError::Character);
         }
         if text
@@ -220,8 +225,27 @@ fn file_name(segment: &str) -> String {
             let last = if segment.ends_with('.') { "%2E" } else { "%20" };
             format!("{}{last}", utf8_percent_encode(body, FILE_RESERVED))
         }
+        _ if is_windows_device(segment) => {
+            let (first, rest) = segment.split_at(1);
+            format!(
+                "%{:02X}{}",
+                first.as_bytes()[0],
+                utf8_percent_encode(rest, FILE_RESERVED)
+            )
+        }
         _ => utf8_percent_encode(segment, FILE_RESERVED).to_string(),
     }
+}
+
+/// Whether Windows takes the name for a device, whatever its extension.
+fn is_windows_device(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or(name).trim_end();
+    let is = |device: &str| stem.eq_ignore_ascii_case(device);
+    ["con", "prn", "aux", "nul"].into_iter().any(is)
+        || stem.split_at_checked(3).is_some_and(|(kind, number)| {
+            (kind.eq_ignore_ascii_case("com") || kind.eq_ignore_ascii_case("lpt"))
+                && matches!(number.as_bytes(), [b'0'..=b'9'])
+        })
 }
 
 #[cfg(test)]
@@ -270,6 +294,8 @@ mod tests {
             ("d/100%", "d/100%25"),
             ("d/\u{fc}", "d/%C3%BC"),
             ("d/end.", "d/end%2E"),
+            ("NUL/com1.txt/console", "%4EUL/%63om1.txt/console"),
+            ("com10/lpt\u{b9}", "com10/lpt%C2%B9"),
         ] {
             let blob = BlobName::parse(name).unwrap();
             assert_eq!(blob.file(), Path::new(file), "{name}");
@@ -286,6 +312,7 @@ mod tests {
         assert_eq!(BlobName::parse(&"a".repeat(251)), Err(BlobNameError::Segment));
         assert_eq!(BlobName::parse("a\0b"), Err(BlobNameError::Character));
         assert_eq!(BlobName::from_path("a%00b"), Err(BlobNameError::Character));
+        assert_eq!(BlobName::parse("a\u{ffff}"), Err(BlobNameError::Character));
         assert_eq!(BlobName::from_path("a%FF"), Err(BlobNameError::Character));
         assert_eq!(BlobName::from_path("a%2Fb+c").unwrap().as_str(), "a/b+c");
     }

@@ -13,6 +13,7 @@ use crate::blob::BlobName;
 use crate::error::{ErrorCode, ServiceError};
 use crate::ids::DeviceId;
 use crate::limits;
+use crate::registry::body;
 use crate::time::Timestamp;
 
 /// An upload that was granted.
@@ -105,18 +106,11 @@ fn unknown_upload() -> ServiceError {
 ///
 /// # Errors
 /// `ArgumentNull` without a `blobName`, `ArgumentInvalid` for one that a blob
-/// cannot have.
+/// cannot have or a body that is no object.
 pub fn requested_blob(body: &Value, device: &DeviceId) -> Result<BlobName, ServiceError> {
-    let name = match body.get("blobName") {
-        None | Some(Value::Null) => {
-            return Err(ServiceError::new(ErrorCode::ArgumentNull, "blobName is required"));
-        }
-        Some(Value::String(name)) if name.is_empty() => {
-            return Err(ServiceError::new(ErrorCode::ArgumentNull, "blobName is required"));
-        }
-        Some(Value::String(name)) => name,
-        Some(_) => return Err(ServiceError::invalid("blobName must be a string")),
-    };
+    let body = body::object(body, "the request")?;
+    let name = body::non_empty_str(body, "blobName")?
+        .ok_or_else(|| ServiceError::new(ErrorCode::ArgumentNull, "blobName is required"))?;
     BlobName::parse(&format!("{device}/{name}")).map_err(|e| ServiceError::invalid(format!("blobName: {e}")))
 }
 
@@ -260,17 +254,13 @@ mod tests {
         let device = DeviceId::parse("d").unwrap();
         let name = |body: Value| requested_blob(&body, &device).map_err(|e| e.code);
         assert_eq!(name(json!({"blobName": "a/b"})).unwrap().as_str(), "d/a/b");
-        for body in [
-            json!({}),
-            json!([]),
-            json!({"blobName": null}),
-            json!({"blobName": ""}),
-        ] {
+        for body in [json!({}), json!({"blobName": null}), json!({"blobName": ""})] {
             assert_eq!(name(body), Err(ErrorCode::ArgumentNull));
         }
         for bad in [json!(1), json!("a\0"), json!("x".repeat(2000)), json!(["a"])] {
             assert_eq!(name(json!({"blobName": bad})), Err(ErrorCode::ArgumentInvalid));
         }
+        assert_eq!(name(json!([])), Err(ErrorCode::ArgumentInvalid));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::blob::{BlobName, ContainerName};
 use crate::error::{ErrorCode, ServiceError};
-use crate::registry::ExportKeys;
+use crate::registry::{ExportKeys, body};
 use crate::time::Timestamp;
 
 /// Name of the blob with the failed lines of an import.
@@ -124,26 +124,21 @@ impl RegistryJobRequest {
     /// member of the wrong type, `ArgumentNull` without a container,
     /// `BlobContainerValidationError` for one that is not the hub's own.
     pub fn from_json(body: &Value, is_own_host: impl Fn(&str) -> bool) -> Result<Self, ServiceError> {
-        let Value::Object(body) = body else {
-            return Err(ServiceError::invalid("the job must be a JSON object"));
-        };
+        let body = body::object(body, "the job")?;
         let container = |name| {
-            let uri = text(body, name)?
+            let uri = body::non_empty_str(body, name)?
                 .ok_or_else(|| ServiceError::new(ErrorCode::ArgumentNull, format!("{name} is required")))?;
             ContainerAddress::parse(uri, &is_own_host)
         };
         let blob = |name| {
-            BlobName::parse(text(body, name)?.unwrap_or(DEVICES_BLOB))
+            BlobName::parse(body::non_empty_str(body, name)?.unwrap_or(DEVICES_BLOB))
                 .map_err(|e| ServiceError::invalid(format!("{name}: {e}")))
         };
-        let kind = text(body, "type")?.unwrap_or_default();
+        let kind = body::non_empty_str(body, "type")?.unwrap_or_default();
         let kind = if kind.eq_ignore_ascii_case("export") {
-            let keys = match body.get("excludeKeysInExport") {
-                None | Some(Value::Null | Value::Bool(false)) => ExportKeys::Included,
-                Some(Value::Bool(true)) => ExportKeys::Excluded,
-                Some(_) => {
-                    return Err(ServiceError::invalid("excludeKeysInExport must be true or false"));
-                }
+            let keys = match body::optional_bool(body, "excludeKeysInExport")? {
+                Some(true) => ExportKeys::Excluded,
+                _ => ExportKeys::Included,
             };
             RegistryJobKind::Export {
                 keys,
@@ -167,21 +162,13 @@ impl RegistryJobRequest {
 
 fn storage_authentication(body: &Map<String, Value>) -> Result<StorageAuthentication, ServiceError> {
     // Case is not significant: SDKs spell enumerations in various ways.
-    match text(body, "storageAuthenticationType")? {
+    match body::non_empty_str(body, "storageAuthenticationType")? {
         None => Ok(StorageAuthentication::KeyBased),
         Some(kind) if kind.eq_ignore_ascii_case("keyBased") => Ok(StorageAuthentication::KeyBased),
         Some(kind) if kind.eq_ignore_ascii_case("identityBased") => Ok(StorageAuthentication::IdentityBased),
         Some(_) => Err(ServiceError::invalid(
             "storageAuthenticationType must be keyBased or identityBased",
         )),
-    }
-}
-
-fn text<'a>(body: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, ServiceError> {
-    match body.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
-        Some(_) => Err(ServiceError::invalid(format!("{name} must be a string"))),
     }
 }
 

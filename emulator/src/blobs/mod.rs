@@ -69,19 +69,43 @@ pub(crate) enum StoreError {
     /// As in `a/b` where `a` is a blob: a file cannot be a directory as well.
     #[error("the blob's name and another one's cannot both exist here")]
     NameTaken,
+    /// A part of the path, or all of it, has more bytes than the file system
+    /// takes.
+    #[error("the blob's name is too long for the file system of this hub")]
+    NameTooLong,
     #[error("the blob exists already")]
     BlobExists,
+    #[error("the condition of the request's headers is not met")]
+    ConditionNotMet,
     #[error("the storage has as many containers as it may")]
     TooManyContainers,
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Whether a blob may be replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Replace {
+/// What has to hold of a blob for a request to be carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Condition {
     Always,
-    Never,
+    Absent,
+    Present,
+    /// It has this ETag.
+    Unchanged(String),
+}
+
+impl Condition {
+    /// Whether it holds of the blob, of which `info` is known if it exists.
+    ///
+    /// # Errors
+    /// `BlobExists`, `ConditionNotMet`.
+    pub(crate) fn check(&self, info: Option<&BlobInfo>) -> Result<(), StoreError> {
+        match (self, info) {
+            (Self::Always, _) | (Self::Absent, None) | (Self::Present, Some(_)) => Ok(()),
+            (Self::Unchanged(etag), Some(info)) if info.etag == *etag => Ok(()),
+            (Self::Absent, Some(_)) => Err(StoreError::BlobExists),
+            _ => Err(StoreError::ConditionNotMet),
+        }
+    }
 }
 
 /// Up to a page of a container's blobs.
@@ -109,7 +133,8 @@ impl BlobStore {
     /// Forgets blocks that were not committed. Blobs stay: they are files of
     /// the user's.
     pub(crate) fn forget_blocks(&self) {
-        *self.lock_blocks() = Blocks::default();
+        let forgotten = std::mem::take(&mut *self.lock_blocks());
+        drop(forgotten);
     }
 
     /// Whether there is such a container.
@@ -164,17 +189,17 @@ impl BlobStore {
         Ok(Staged::new(path, file))
     }
 
-    /// Makes complete content the blob.
+    /// Makes complete content the blob, if `condition` holds at that moment.
     ///
     /// # Errors
-    /// `BlobExists` where it must not be replaced, `NameTaken`; those of the
+    /// Those of [`Condition::check`], `NameTaken`, `NameTooLong`; those of the
     /// file system.
     pub(crate) async fn commit(
         self: &Arc<Self>,
         content: Staged,
         container: &ContainerName,
         blob: &BlobName,
-        replace: Replace,
+        condition: Condition,
     ) -> Result<BlobInfo, StoreError> {
         let content = content.finish().await?;
         let store = self.clone();
@@ -185,13 +210,11 @@ impl BlobStore {
             if to.is_dir() {
                 return Err(StoreError::NameTaken);
             }
-            if replace == Replace::Never && to.exists() {
-                return Err(StoreError::BlobExists);
-            }
+            condition.check(info(&to).ok().as_ref())?;
             if let Some(parent) = to.parent() {
-                fs::create_dir_all(parent).map_err(name_taken)?;
+                fs::create_dir_all(parent).map_err(bad_name)?;
             }
-            content.move_to(&to).map_err(name_taken)?;
+            content.move_to(&to).map_err(bad_name)?;
             info(&to)
         })
         .await
@@ -224,13 +247,14 @@ impl BlobStore {
         container: &ContainerName,
         blob: &BlobName,
         ids: &[String],
-        replace: Replace,
+        condition: Condition,
     ) -> Result<BlobInfo, BlockError> {
         let key = (container.clone(), blob.clone());
         let blocks = self.lock_blocks().pick(&key, ids)?;
         let content = self.stage().await?.append(blocks).await?;
-        let info = self.commit(content, container, blob, replace).await?;
-        self.lock_blocks().forget(&key);
+        let info = self.commit(content, container, blob, condition).await?;
+        let done = self.lock_blocks().forget(&key);
+        drop(done);
         Ok(info)
     }
 
@@ -259,6 +283,8 @@ impl BlobStore {
     ) -> Result<(tokio::fs::File, BlobInfo), StoreError> {
         let path = self.path(container, blob)?;
         let (file, info) = blocking(move || {
+            // Neither follows a link out of the directory nor waits at a pipe.
+            info(&path)?;
             let file = fs::File::open(&path).map_err(no_blob)?;
             let info = info_of(&file.metadata()?)?;
             Ok((file, info))
@@ -267,20 +293,22 @@ impl BlobStore {
         Ok((tokio::fs::File::from_std(file), info))
     }
 
-    /// Removes a blob, and the directories that are empty without it.
+    /// Removes a blob, if `condition` holds at that moment, and the directories
+    /// that are empty without it.
     ///
     /// # Errors
-    /// As [`BlobStore::info`].
+    /// As [`BlobStore::info`]; `ConditionNotMet`.
     pub(crate) async fn delete(
         self: &Arc<Self>,
         container: &ContainerName,
         blob: &BlobName,
+        condition: Condition,
     ) -> Result<(), StoreError> {
         let path = self.path(container, blob)?;
         let (places, depth) = (self.places.clone(), blob.file().iter().count());
         blocking(move || {
             let _held = places.lock().unwrap_or_else(PoisonError::into_inner);
-            info(&path)?;
+            condition.check(Some(&info(&path)?))?;
             fs::remove_file(&path).map_err(no_blob)?;
             for parent in path.ancestors().skip(1).take(depth - 1) {
                 if fs::remove_dir(parent).is_err() {
@@ -434,13 +462,17 @@ fn names_below(root: &Path, prefix: &str, names: &mut Vec<BlobName>) -> Result<(
 
 fn no_blob(error: io::Error) -> StoreError {
     match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StoreError::NoBlob,
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => {
+            StoreError::NoBlob
+        }
         _ => error.into(),
     }
 }
 
-fn name_taken(error: io::Error) -> StoreError {
+/// Why a file cannot have its blob's name.
+fn bad_name(error: io::Error) -> StoreError {
     match error.kind() {
+        io::ErrorKind::InvalidFilename => StoreError::NameTooLong,
         io::ErrorKind::NotADirectory
         | io::ErrorKind::IsADirectory
         | io::ErrorKind::AlreadyExists

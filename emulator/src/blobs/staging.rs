@@ -104,12 +104,21 @@ impl Content {
 impl Drop for Content {
     fn drop(&mut self) {
         if let Some(path) = self.path.take() {
-            let remove = move || drop(fs::remove_file(path));
-            match tokio::runtime::Handle::try_current() {
-                Ok(runtime) => drop(runtime.spawn_blocking(remove)),
-                Err(_) => remove(),
-            }
+            remove(vec![path]);
         }
+    }
+}
+
+/// Removes files where it may block.
+fn remove(paths: Vec<PathBuf>) {
+    let remove = move || {
+        for path in paths {
+            let _ = fs::remove_file(path);
+        }
+    };
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+        Err(_) => remove(),
     }
 }
 
@@ -142,10 +151,24 @@ pub(super) struct Blocks {
     count: u64,
 }
 
-struct OfBlob {
+pub(super) struct OfBlob {
     arrival: u64,
     blocks: BTreeMap<String, Arc<Content>>,
     bytes: u64,
+}
+
+impl Drop for OfBlob {
+    fn drop(&mut self) {
+        let blocks = std::mem::take(&mut self.blocks).into_values();
+        // All at once: there may be thousands, and a task for each would start
+        // hundreds of threads. Blocks that are being committed go with that.
+        remove(
+            blocks
+                .filter_map(Arc::into_inner)
+                .filter_map(|mut block| block.path.take())
+                .collect(),
+        );
+    }
 }
 
 impl Blocks {
@@ -198,8 +221,9 @@ impl Blocks {
             .collect()
     }
 
-    pub(super) fn forget(&mut self, key: &Key) {
-        self.blobs.remove(key);
+    /// Gives the blocks back, to be dropped when nobody waits.
+    pub(super) fn forget(&mut self, key: &Key) -> Option<OfBlob> {
+        self.blobs.remove(key)
     }
 }
 
@@ -236,6 +260,29 @@ mod tests {
             blocks.pick(&key("y"), &["a".into()]),
             Err(BlockError::UnknownBlock)
         ));
+    }
+
+    #[test]
+    fn files_of_forgotten_blocks_are_removed_unless_somebody_reads_them() {
+        let directory = std::env::temp_dir().join(uuid::Uuid::new_v4().to_string());
+        fs::create_dir(&directory).unwrap();
+        let mut blocks = Blocks::default();
+        for id in ["a", "b", "c"] {
+            let path = directory.join(id);
+            fs::write(&path, id).unwrap();
+            let content = Content {
+                path: Some(path),
+                size: 1,
+            };
+            blocks.put(key("x"), id.into(), content).unwrap();
+        }
+        let files = || fs::read_dir(&directory).unwrap().count();
+        let read = blocks.pick(&key("x"), &["b".into()]).unwrap();
+        drop(blocks.forget(&key("x")));
+        assert_eq!(files(), 1);
+        drop(read);
+        assert_eq!(files(), 0);
+        fs::remove_dir(&directory).unwrap();
     }
 
     #[test]

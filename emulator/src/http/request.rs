@@ -215,7 +215,7 @@ impl FromRequestParts<App> for Paging {
 }
 
 /// A header's value, if it is text.
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 

@@ -1,6 +1,7 @@
 //! `/$iothub/websocket`: MQTT inside a WebSocket. Credentials come in CONNECT
-//! or as a client certificate, as on a plain connection; the upgrade itself needs none, and its query
-//! string (`?iothub-no-client-cert=true`) means nothing here.
+//! or as a client certificate, as on a plain connection; the upgrade itself
+//! needs none, and its query string (`?iothub-no-client-cert=true`) means
+//! nothing here.
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;

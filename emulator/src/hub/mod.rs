@@ -120,6 +120,25 @@ impl HubState {
         }
     }
 
+    /// A hub that nobody serves, whose clock stands still.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        let settings = HubSettings {
+            host_name: "localhost".into(),
+            policies: Policies::new(Key::from_bytes(&[0; 32])),
+            methods_in_flight: hub_core::limits::METHODS_IN_FLIGHT,
+            telemetry: LogBounds::default(),
+            strictness: Strictness::Strict,
+            connack_delay: Duration::ZERO,
+            c2d: CloudToDeviceSettings::default(),
+            device_cas: Vec::new(),
+            blob_dir: None,
+            blob_key: Key::from_bytes(&[0; 32]),
+            upload_ttl: Duration::from_secs(60),
+        };
+        Self::new(settings, Clock::manual(hub_core::time::Timestamp::NEVER))
+    }
+
     /// Forgets all devices, configurations, telemetry, notifications, counts
     /// and the authorities that were added since the start, and sets the clock
     /// back to the system's. Blobs stay.

@@ -26,7 +26,7 @@ use uuid::Uuid;
 use super::cell::DeviceState;
 use super::twins::TwinWrite;
 use super::{HubState, internal};
-use crate::blobs::{Replace, Staged, StoreError};
+use crate::blobs::{Condition, Staged, StoreError};
 
 /// Devices exported, and lines imported, before other tasks get a turn.
 const CHUNK: usize = 64;
@@ -90,6 +90,15 @@ impl RegistryJobs {
         if let Some(entry) = jobs.iter_mut().find(|entry| entry.record.id() == id) {
             change(&mut entry.record);
         }
+    }
+
+    /// Does a part of the job's work, unless the job has ended: once a
+    /// cancellation has been answered, or the hub been reset, the job changes
+    /// nothing any more.
+    fn while_active<T>(&self, id: &str, work: impl FnOnce() -> T) -> Option<T> {
+        let jobs = self.lock();
+        let entry = jobs.iter().rev().find(|entry| entry.record.id() == id);
+        entry.filter(|entry| entry.record.is_active()).map(|_| work())
     }
 
     /// Forgets all jobs and stops the active one.
@@ -213,9 +222,10 @@ impl HubState {
                 if let Some(cell) = self.registry.find(id) {
                     export_device(&cell.lock(), keys, &mut lines)?;
                 }
+                // At once: with 50 modules a device may have megabytes.
+                file.write(&lines).await?;
+                lines.clear();
             }
-            file.write(&lines).await?;
-            lines.clear();
             done += ids.len();
             let all = self.registry.len();
             self.registry_jobs
@@ -226,7 +236,7 @@ impl HubState {
             }
             tokio::task::yield_now().await;
         }
-        self.blobs.commit(file, to, output, Replace::Always).await?;
+        self.blobs.commit(file, to, output, Condition::Always).await?;
         Ok(())
     }
 
@@ -250,8 +260,13 @@ impl HubState {
                 break;
             }
             read += length;
-            if let Err(error) = self.import_line(&line, number) {
-                write_error(&mut errors, &error).await?;
+            let imported = self
+                .registry_jobs
+                .while_active(id, || self.import_line(&line, number));
+            match imported {
+                Some(Ok(())) => {}
+                Some(Err(error)) => write_error(&mut errors, &error).await?,
+                None => return Ok(()),
             }
             if number % CHUNK == 0 {
                 self.registry_jobs
@@ -261,12 +276,13 @@ impl HubState {
         }
         // Written even without errors, so that none of an earlier job stay.
         let blob = BlobName::parse(ERRORS_BLOB).map_err(|e| StoreError::Io(std::io::Error::other(e)))?;
-        self.blobs.commit(errors, to, &blob, Replace::Always).await?;
+        self.blobs.commit(errors, to, &blob, Condition::Always).await?;
         Ok(())
     }
 
     fn import_line(&self, line: &[u8], number: usize) -> Result<(), BulkError> {
-        let line = line.trim_ascii();
+        // Some editors begin a file with a byte order mark.
+        let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line).trim_ascii();
         // The notice of an export without keys is no device.
         if line.is_empty() || (number == 1 && !line.starts_with(b"{")) {
             return Ok(());
@@ -370,6 +386,36 @@ async fn write_error(file: &mut Staged, error: &BulkError) -> std::io::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_job_that_was_cancelled_or_forgotten_changes_nothing_more() {
+        let hub = HubState::for_tests();
+        let uri = "https://localhost/device-uploads";
+        let body = json!({"type": "import", "inputBlobContainerUri": uri, "outputBlobContainerUri": uri});
+        let (container, blob) = (ContainerName::uploads(), BlobName::parse("devices.txt").unwrap());
+        let mut file = hub.blobs.stage().await.unwrap();
+        file.write(b"{\"id\":\"d\",\"status\":\"enabled\"}\n")
+            .await
+            .unwrap();
+        let always = Condition::Always;
+        hub.blobs.commit(file, &container, &blob, always).await.unwrap();
+        for end in [
+            |hub: &HubState, id: &str| hub.cancel_registry_job(id).unwrap(),
+            |hub: &HubState, _: &str| hub.reset(),
+        ] {
+            let request = RegistryJobRequest::from_json(&body, |_| true).unwrap();
+            let job = hub.accept_registry_job(request).await.unwrap();
+            let id = job.record.id().to_owned();
+            end(&hub, &id);
+            // As far as a job may get before it hears of its end.
+            hub.import(&id, &container, &blob, &container).await.unwrap();
+            assert_eq!(hub.registry.len(), 0);
+        }
+        let request = RegistryJobRequest::from_json(&body, |_| true).unwrap();
+        let job = hub.accept_registry_job(request).await.unwrap();
+        hub.run_registry_job(job).await;
+        assert_eq!(hub.registry.len(), 1);
+    }
 
     #[tokio::test]
     async fn lines_are_bounded_and_none_is_lost() {

@@ -230,30 +230,11 @@ fn twin_error(error: &ServiceError, now: Timestamp) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::HubSettings;
-    use crate::hub::access::Policies;
-    use crate::hub::telemetry::LogBounds;
     use hub_core::ids::{DeviceId, ModuleId};
-    use hub_core::limits;
     use hub_core::registry::{DeviceSpec, IfMatch, ModuleSpec};
-    use hub_core::sas::Key;
-    use job_service::Clock;
 
     fn hub_with_device() -> (Arc<HubState>, Target) {
-        let settings = HubSettings {
-            blob_dir: None,
-            blob_key: Key::from_bytes(&[0; 32]),
-            upload_ttl: std::time::Duration::from_secs(60),
-            host_name: "localhost".into(),
-            policies: Policies::new(Key::from_bytes(&[0; 32])),
-            methods_in_flight: limits::METHODS_IN_FLIGHT,
-            telemetry: LogBounds::default(),
-            strictness: crate::Strictness::Strict,
-            connack_delay: std::time::Duration::ZERO,
-            c2d: hub_core::c2d::Settings::default(),
-            device_cas: Vec::new(),
-        };
-        let hub = Arc::new(HubState::new(settings, Clock::manual(Timestamp::NEVER)));
+        let hub = Arc::new(HubState::for_tests());
         let id = DeviceId::parse("d").unwrap();
         let spec = DeviceSpec::from_json(&serde_json::json!({}), &id).unwrap();
         hub.put_device(spec, &IfMatch::Absent, |_, _| ()).unwrap();

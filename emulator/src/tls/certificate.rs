@@ -104,6 +104,8 @@ pub(super) fn timestamp(time: ASN1Time) -> Timestamp {
 mod tests {
     use super::*;
     use crate::tls::testing::{self, Holder};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
     use rcgen::{DnType, DnValue};
 
@@ -117,6 +119,11 @@ mod tests {
             .map(|byte| format!("{byte:02X}"))
             .collect::<Vec<_>>()
             .join(":")
+    }
+
+    fn pem(der: &[u8]) -> String {
+        let body = STANDARD.encode(der);
+        format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
     }
 
     #[test]
@@ -158,6 +165,33 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            // As they are, and as what a sequence of their length holds.
+            let length = u8::try_from(bytes.len()).unwrap();
+            let framed = [&[0x30, 0x81, length], &*bytes].concat();
+            for der in [bytes, framed] {
+                let pem = pem(&der);
+                let _ = DeviceCa::parse(pem.as_bytes());
+                let _ = DeviceCa::parse(&der);
+                let certificate = ClientCertificate([der.into()].into());
+                let _ = certificate.read();
+                let _ = certificate.chains_to(&[], Timestamp::from_unix_seconds(2_000_000_000));
+            }
+        }
+
+        #[test]
+        fn damaged_authorities_never_panic(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut der = testing::rsa().leaf().to_vec();
+            let at = at.index(der.len());
+            der[at] = byte;
+            if let Ok(all) = DeviceCa::parse(pem(&der).as_bytes()) {
+                for ca in all {
+                    let _ = (ca.not_before.to_string(), ca.not_after.to_string());
+                }
+            }
+        }
+
         #[test]
         fn damaged_certificates_never_panic(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
             let mut der = testing::rsa().leaf().to_vec();

@@ -102,6 +102,13 @@ pub fn check(
     else {
         return Err(BlobSasError::Malformed);
     };
+    // Each is a line of what is signed.
+    if [&version, &permissions, &expiry]
+        .iter()
+        .any(|field| field.contains('\n'))
+    {
+        return Err(BlobSasError::Malformed);
+    }
     let resource = match (&*kind, blob) {
         ("c", _) => BlobResource::Container(container),
         ("b", Some(blob)) => BlobResource::Blob(container, blob),
@@ -200,6 +207,7 @@ mod tests {
             ("&sp=rw", "", Malformed),
             ("sig=", "gis=", Missing),
             ("sig=", "sig=*", Malformed),
+            ("sp=rw", "sp=rw%0A", Malformed),
         ] {
             assert_eq!(
                 check(&token.replace(from, to), Some(&a), "w", now()),

@@ -8,6 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use emulator::Hub;
 use hub_core::error::ErrorCode;
 use hub_core::limits;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
 
 use crate::support::rest::{Reply, Rest, start};
 use crate::support::storage::{container, get, put, refused, upload, write};
@@ -152,6 +154,73 @@ async fn conditions_are_kept() {
         &STANDARD.encode(b"\xb8\xa9\xf7\x15\xdb\xb6\x4f\xd5\xc5\x6e\x77\x83\xc6\x82\x0a\x61"),
     );
     assert_eq!(good.send().await.status, 201);
+}
+
+#[tokio::test]
+async fn a_condition_still_holds_when_the_content_has_come() {
+    let (hub, rest) = start().await;
+    let (files, sas) = container(&rest, "files").await;
+    let path = format!("{files}/x{sas}");
+    write(&rest, &path, "one").await;
+    let first = get(&rest, &path).await;
+    let etag = first.header("etag").unwrap();
+    let mut slow = BufReader::new(TcpStream::connect(hub.http_address().unwrap()).await.unwrap());
+    let head = format!(
+        "PUT {path} HTTP/1.1\r\nHost: localhost\r\nx-ms-blob-type: BlockBlob\r\nIf-Match: {etag}\r\n\
+         Content-Length: 5\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let mut go_on = String::new();
+    slow.read_line(&mut go_on).await.unwrap();
+    assert!(go_on.contains(" 100 "), "{go_on}");
+    // Somebody else is faster.
+    write(&rest, &path, "two").await;
+    slow.write_all(b"three").await.unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("HTTP/1.1 412 "), "{answer}");
+    assert_eq!(get(&rest, &path).await.text(), "two");
+}
+
+#[tokio::test]
+async fn names_that_no_file_can_have_are_refused() {
+    let (_hub, rest) = start().await;
+    let (files, sas) = container(&rest, "files").await;
+    // 1,000 legal characters, which take 12,000 bytes on disk.
+    let deep = vec!["%F0%9F%94%92"; 500].join("/");
+    for (name, reason) in [
+        (&*deep, "too long for the file system"),
+        ("a%EF%BF%BF", "control character"),
+    ] {
+        let path = format!("{files}/{name}{sas}");
+        let reply = put(&rest, &path, "x").await;
+        assert_eq!(refused(&reply, 400), "InvalidResourceName");
+        assert!(reply.text().contains(reason), "{}", reply.text());
+    }
+    assert_eq!(
+        refused(&get(&rest, &format!("{files}/{deep}{sas}")).await, 404),
+        "BlobNotFound"
+    );
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn links_lead_nowhere() {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("links-lead-nowhere");
+    let _ = std::fs::remove_dir_all(&directory);
+    let hub = Hub::builder().blob_dir(&directory).start().await.unwrap();
+    let rest = Rest::of(&hub);
+    let (files, sas) = container(&rest, "files").await;
+    let outside = directory.join("outside");
+    std::fs::write(&outside, "secret").unwrap();
+    std::os::unix::fs::symlink(&outside, directory.join("files/x")).unwrap();
+    let path = format!("{files}/x{sas}");
+    assert_eq!(refused(&get(&rest, &path).await, 404), "BlobNotFound");
+    // Writing replaces the link and not what it leads to.
+    write(&rest, &path, "new").await;
+    assert_eq!(get(&rest, &path).await.text(), "new");
+    assert_eq!(std::fs::read_to_string(&outside).unwrap(), "secret");
+    hub.shutdown().await;
 }
 
 #[tokio::test]

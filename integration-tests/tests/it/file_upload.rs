@@ -171,7 +171,7 @@ async fn requests_without_a_usable_name_are_refused() {
     let (hub, rest) = hub().await;
     for (body, code) in [
         (json!({}), ErrorCode::ArgumentNull),
-        (json!([]), ErrorCode::ArgumentNull),
+        (json!([]), ErrorCode::ArgumentInvalid),
         (json!({"blobName": ""}), ErrorCode::ArgumentNull),
         (json!({"blobName": 1}), ErrorCode::ArgumentInvalid),
         (json!({"blobName": "a\u{0}"}), ErrorCode::ArgumentInvalid),

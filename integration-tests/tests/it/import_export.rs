@@ -195,6 +195,18 @@ async fn failed_lines_are_logged_and_the_others_stay_done() {
 }
 
 #[tokio::test]
+async fn a_byte_order_mark_hides_no_device() {
+    let (_hub, rest) = start().await;
+    let uri = container_uri(&rest, "files").await;
+    let line = json!({"id": "first", "status": "enabled"});
+    write_input(&rest, "devices.txt", format!("\u{feff}{line}\r\n")).await;
+    let job = json!({"type": "import", "inputBlobContainerUri": uri, "outputBlobContainerUri": uri});
+    assert_eq!(run(&rest, &job).await["status"], "completed");
+    assert_eq!(text(&rest, "importErrors.log").await, "");
+    rest.get("/devices/first").await.ok();
+}
+
+#[tokio::test]
 async fn an_import_without_its_input_fails_and_says_why() {
     let (_hub, rest) = start().await;
     let uri = container_uri(&rest, "files").await;

@@ -8,6 +8,7 @@ mod support;
 
 mod admin;
 mod blobs;
+mod device_sim_x509;
 mod file_upload;
 mod http_telemetry;
 mod import;

@@ -86,7 +86,9 @@ impl From<StoreError> for BlobError {
     fn from(error: StoreError) -> Self {
         let (status, code) = match &error {
             StoreError::NoBlob => (StatusCode::NOT_FOUND, "BlobNotFound"),
+            StoreError::NameTooLong => (StatusCode::BAD_REQUEST, "InvalidResourceName"),
             StoreError::BlobExists => (StatusCode::CONFLICT, "BlobAlreadyExists"),
+            StoreError::ConditionNotMet => (StatusCode::PRECONDITION_FAILED, "ConditionNotMet"),
             StoreError::NameTaken => (StatusCode::CONFLICT, "InvalidBlobOrBlock"),
             StoreError::TooManyContainers => (StatusCode::CONFLICT, "ContainerLimitExceeded"),
             StoreError::Io(error) => return Self::from(io::Error::new(error.kind(), error.to_string())),

@@ -28,8 +28,8 @@ use tokio_util::io::ReaderStream;
 
 use self::error::BlobError;
 use super::App;
-use super::request::query_parameter;
-use crate::blobs::{BlobInfo, Replace, Staged};
+use super::request::{query_parameter, text};
+use crate::blobs::{BlobInfo, Condition, Staged};
 
 /// How long a client may pause in the middle of a body; the emulator's own.
 const BODY_PAUSE: Duration = Duration::from_secs(120);
@@ -108,11 +108,13 @@ impl Content {
         }
     }
 
-    /// Reads what a refused request still sends: storage clients look for the
-    /// answer only when they have sent everything, and see a broken connection
-    /// otherwise.
+    /// Reads what a refused request still sends, for a while: storage clients
+    /// look for the answer only when they have sent everything, and see a
+    /// broken connection otherwise.
     async fn discard(&mut self) {
-        while self.taken <= limits::BLOB_BYTES && matches!(self.next().await, Ok(Some(_))) {}
+        let rest =
+            async { while self.taken <= limits::BLOB_BYTES && matches!(self.next().await, Ok(Some(_))) {} };
+        let _ = tokio::time::timeout(BODY_PAUSE, rest).await;
     }
 }
 
@@ -160,11 +162,13 @@ impl Blob<'_> {
             Some("BlockBlob") if !headers.contains_key("x-ms-copy-source") => {}
             _ => return Err(BlobError::not_supported(self.parts)),
         }
-        let replace = self.check_write().await?;
+        let condition = self.check_write().await?;
         let content = self.receive(body).await?;
         let md5 = content.md5();
         let store = &self.app.hub.blobs;
-        let info = store.commit(content, self.container, self.name, replace).await?;
+        let info = store
+            .commit(content, self.container, self.name, condition)
+            .await?;
         Ok(created(&info, Some(md5)))
     }
 
@@ -189,7 +193,7 @@ impl Blob<'_> {
 
     async fn put_block_list(&self, body: &mut Content) -> Result<Response, BlobError> {
         self.allow("cw")?;
-        let replace = self.check_write().await?;
+        let condition = self.check_write().await?;
         let mut text = Vec::new();
         while let Some(chunk) = body.next().await? {
             if text.len() + chunk.len() > limits::HTTP_BODY_BYTES {
@@ -200,7 +204,7 @@ impl Blob<'_> {
         let ids = xml::block_list(&text).map_err(BlobError::invalid_xml)?;
         let store = &self.app.hub.blobs;
         let info = store
-            .commit_blocks(self.container, self.name, &ids, replace)
+            .commit_blocks(self.container, self.name, &ids, condition)
             .await?;
         Ok(created(&info, None))
     }
@@ -209,7 +213,7 @@ impl Blob<'_> {
         self.allow("r")?;
         let store = &self.app.hub.blobs;
         let (mut file, info) = store.open(self.container, self.name).await?;
-        self.check_match(Some(&info))?;
+        self.if_match().check(Some(&info))?;
         let headers = &self.parts.headers;
         let range = text(headers, "x-ms-range").or_else(|| text(headers, "range"));
         let range = match range {
@@ -242,43 +246,28 @@ impl Blob<'_> {
     async fn delete(&self) -> Result<Response, BlobError> {
         self.allow("d")?;
         let store = &self.app.hub.blobs;
-        let info = store.info(self.container, self.name).await?;
-        self.check_match(Some(&info))?;
-        store.delete(self.container, self.name).await?;
+        store.delete(self.container, self.name, self.if_match()).await?;
         Ok(StatusCode::ACCEPTED.into_response())
     }
 
-    /// Whether the blob may be replaced, before its content is taken.
-    async fn check_write(&self) -> Result<Replace, BlobError> {
-        let headers = &self.parts.headers;
-        let replace = match text(headers, "if-none-match") {
-            None => Replace::Always,
-            Some("*") => Replace::Never,
-            Some(_) => return Err(BlobError::not_supported(self.parts)),
+    /// The condition on which the blob may be written, which holds before its
+    /// content is taken.
+    async fn check_write(&self) -> Result<Condition, BlobError> {
+        let condition = match (text(&self.parts.headers, "if-none-match"), self.if_match()) {
+            (None, condition) => condition,
+            (Some("*"), Condition::Always) => Condition::Absent,
+            _ => return Err(BlobError::not_supported(self.parts)),
         };
         let info = self.app.hub.blobs.info(self.container, self.name).await.ok();
-        if info.is_some() && replace == Replace::Never {
-            return Err(crate::blobs::StoreError::BlobExists.into());
-        }
-        self.check_match(info.as_ref())?;
-        Ok(replace)
+        condition.check(info.as_ref())?;
+        Ok(condition)
     }
 
-    /// The condition `If-Match`.
-    fn check_match(&self, info: Option<&BlobInfo>) -> Result<(), BlobError> {
-        let matches = match text(&self.parts.headers, "if-match") {
-            None => true,
-            Some("*") => info.is_some(),
-            Some(etag) => info.is_some_and(|info| info.etag == etag.trim_matches('"')),
-        };
-        if matches {
-            Ok(())
-        } else {
-            Err(BlobError::new(
-                StatusCode::PRECONDITION_FAILED,
-                "ConditionNotMet",
-                "the condition of the request's headers is not met",
-            ))
+    fn if_match(&self) -> Condition {
+        match text(&self.parts.headers, "if-match") {
+            None => Condition::Always,
+            Some("*") => Condition::Present,
+            Some(etag) => Condition::Unchanged(etag.trim_matches('"').to_owned()),
         }
     }
 
@@ -428,10 +417,6 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
-}
-
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
 }
 
 /// When a blob was written in the form of HTTP headers.

@@ -6,7 +6,6 @@ use axum::response::Response;
 use hub_core::blob::ContainerName;
 use hub_core::limits;
 use quick_xml::Reader;
-use quick_xml::escape::escape;
 use quick_xml::events::Event;
 
 use super::http_date;
@@ -28,6 +27,16 @@ pub(super) fn reply(text: String) -> Response {
     let xml = HeaderValue::from_static("application/xml");
     response.headers_mut().insert(header::CONTENT_TYPE, xml);
     response
+}
+
+/// A text as it stands in XML, which has no control characters; those of a
+/// request's parameters are replaced.
+fn escape(text: &str) -> String {
+    let text = text.replace(
+        |c: char| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'),
+        "\u{fffd}",
+    );
+    quick_xml::escape::escape(text.as_str()).into_owned()
 }
 
 pub(super) fn error(code: &str, message: &str) -> String {
@@ -149,6 +158,7 @@ mod tests {
             "<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>A</Code>\
              <Message>&lt;b&gt; &amp; &apos;c&apos;</Message></Error>"
         );
+        assert!(error("A", "b\0\u{ffff}").contains("<Message>b\u{fffd}\u{fffd}</Message>"));
     }
 
     proptest! {
