@@ -7,7 +7,7 @@
 //! that frames enter the outbox in the order of the changes.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hub_core::error::{ErrorCode, ServiceError};
@@ -22,27 +22,13 @@ use hub_core::twin::{DesiredChange, Twin};
 use tokio::sync::oneshot;
 
 use super::c2d::Mailbox;
+use super::index::Filed;
+pub(crate) use super::lock::DeviceCell;
 use super::outbox::{CloseReason, Outbox, ToDevice};
 use super::settling::Settled;
 
 /// What a waiting caller of a direct method receives.
 pub(crate) type MethodOutcome = Result<MethodResponse, ServiceError>;
-
-/// A device's lock.
-pub(crate) struct DeviceCell(Mutex<DeviceState>);
-
-impl DeviceCell {
-    pub(crate) fn new(state: DeviceState) -> Self {
-        Self(Mutex::new(state))
-    }
-
-    /// Locks the device. The guard must not live across an await.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, DeviceState> {
-        // State changes are atomic in hub-core, so a panic elsewhere while the
-        // lock was held has not left the device half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A device, its twin, connection and modules.
 pub(crate) struct DeviceState {
@@ -51,6 +37,8 @@ pub(crate) struct DeviceState {
     pub(crate) modules: BTreeMap<ModuleId, ModuleState>,
     /// File uploads that were granted and not finished.
     pub(crate) uploads: Uploads,
+    /// Where the indexes have the device.
+    pub(super) filed: Filed,
     /// Set when the device leaves the registry, for those who still hold its cell.
     pub(crate) deleted: bool,
 }
@@ -68,6 +56,7 @@ impl DeviceState {
             endpoint: Endpoint::new(now),
             modules: BTreeMap::new(),
             uploads: Uploads::default(),
+            filed: Filed::default(),
             deleted: false,
         }
     }

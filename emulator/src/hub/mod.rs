@@ -18,8 +18,11 @@ pub(crate) mod device_cas;
 pub(crate) mod digital_twins;
 pub(crate) mod file_upload;
 pub(crate) mod fleet;
+pub(crate) mod index;
+pub(crate) mod lock;
 pub(crate) mod methods;
 pub(crate) mod outbox;
+pub(crate) mod plan;
 pub(crate) mod query;
 pub(crate) mod registry;
 pub(crate) mod registry_jobs;
@@ -44,6 +47,7 @@ use self::configurations::Configurations;
 use self::counters::Counters;
 use self::device_cas::DeviceCas;
 use self::file_upload::FileNotifications;
+use self::index::Indexes;
 use self::outbox::CloseReason;
 use self::registry::Registry;
 use self::registry_jobs::RegistryJobs;
@@ -93,6 +97,7 @@ pub(crate) struct HubState {
     pub(crate) settings: HubSettings,
     pub(crate) clock: Clock,
     pub(crate) registry: Registry,
+    pub(crate) indexes: Arc<Indexes>,
     pub(crate) counters: Counters,
     pub(crate) telemetry: TelemetryLog,
     pub(crate) c2d: CloudToDevice,
@@ -113,6 +118,7 @@ impl HubState {
             settings,
             clock,
             registry: Registry::default(),
+            indexes: Arc::default(),
             counters: Counters::default(),
             file_notifications: FileNotifications::default(),
             configurations: Configurations::default(),
@@ -129,6 +135,7 @@ impl HubState {
             settings: _,
             clock,
             registry: _,
+            indexes,
             counters,
             telemetry,
             c2d,
@@ -141,6 +148,7 @@ impl HubState {
         registry_jobs.clear();
         // Before the devices, so that no new one meets an old configuration.
         configurations.clear();
+        indexes.clear();
         self.clear_registry(CloseReason::Shutdown);
         c2d.clear();
         telemetry.clear();

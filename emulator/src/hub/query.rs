@@ -3,7 +3,8 @@
 //! A page resumes after the id of the last row that came out, so rows are
 //! neither lost nor repeated while devices come and go between pages.
 
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 
 use hub_core::error::ServiceError;
 use hub_core::ids::{DeviceId, ModuleId, Target};
@@ -11,8 +12,9 @@ use hub_core::page::{Continuation, fingerprint};
 use hub_core::query::{ItemType, Query, Selection, Source};
 
 use super::HubState;
-use super::cell::DeviceState;
+use super::cell::{DeviceCell, DeviceState};
 use super::internal;
+use super::plan::{NoIndex, Plan};
 use super::row::TwinRow;
 use super::twins::twin_document;
 
@@ -191,76 +193,91 @@ impl HubState {
         after: Option<Target>,
         mut visit: impl FnMut(&TwinRow<'_>, &Target) -> Result<ControlFlow<()>, ServiceError>,
     ) -> Result<(), ServiceError> {
-        let mut look = |state: &DeviceState| -> Result<ControlFlow<()>, ServiceError> {
-            for target in targets(state, query.source(), after.as_ref()) {
-                // A device deleted meanwhile is no row.
-                let Ok(document) = twin_document(state, &target) else {
-                    continue;
-                };
-                let row = TwinRow(document);
-                if query.matches(&row) && visit(&row, &target)?.is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
-            Ok(ControlFlow::Continue(()))
-        };
-        // A condition that names its devices is answered from them alone.
-        if let Some(ids) = query.device_ids() {
-            for id in ids.into_iter().filter_map(|id| DeviceId::parse(id).ok()) {
-                if after.as_ref().is_some_and(|after| id < after.device) {
-                    continue;
-                }
-                if let Some(cell) = self.registry.find(&id)
-                    && look(&cell.lock())?.is_break()
-                {
-                    return Ok(());
-                }
-            }
-            return Ok(());
-        }
+        let mut plan = self.plan(query).await;
         // The device that the last page ended in may have further modules.
-        let mut position = after.as_ref().map(|after| after.device.clone());
-        if let Some(cell) = position.as_ref().and_then(|id| self.registry.find(id))
-            && look(&cell.lock())?.is_break()
-        {
-            return Ok(());
-        }
+        let mut from = match &after {
+            None => Bound::Unbounded,
+            Some(after) => Bound::Included(after.device.clone()),
+        };
         loop {
-            let ids = self.registry.devices_after(position.as_ref(), CHUNK);
-            for id in &ids {
-                if let Some(cell) = self.registry.find(id)
-                    && look(&cell.lock())?.is_break()
-                {
+            let (cells, last) = self.next_cells(&mut plan, from.as_ref());
+            for cell in &cells {
+                if look(&cell.lock(), query, after.as_ref(), &mut visit)?.is_break() {
                     return Ok(());
                 }
             }
-            match ids.into_iter().next_back() {
-                Some(last) => position = Some(last),
+            match last {
+                Some(last) => from = Bound::Excluded(last),
                 None => return Ok(()),
             }
             tokio::task::yield_now().await;
         }
     }
+
+    /// The next devices to look at in the order of their ids, and the id of the
+    /// last one; no id when there are no more.
+    fn next_cells(
+        &self,
+        plan: &mut Plan,
+        from: Bound<&DeviceId>,
+    ) -> (Vec<Arc<DeviceCell>>, Option<DeviceId>) {
+        let ids = match plan {
+            Plan::Scan(_) => None,
+            Plan::Devices(ids) => {
+                let start = ids.partition_point(|id| match from {
+                    Bound::Unbounded => false,
+                    Bound::Included(from) => id < from,
+                    Bound::Excluded(from) => id <= from,
+                });
+                Some(ids[start..].iter().take(CHUNK).cloned().collect())
+            }
+            Plan::Index(lookup) => lookup.next(from, CHUNK),
+        };
+        match ids {
+            Some(ids) => (
+                ids.iter().filter_map(|id| self.registry.find(id)).collect(),
+                ids.last().cloned(),
+            ),
+            None => {
+                // The index has gone meanwhile.
+                *plan = Plan::Scan(NoIndex::Gone);
+                self.registry.cells_from(from, CHUNK)
+            }
+        }
+    }
 }
 
-/// The rows of a device in a collection, from the one after `after` on.
-fn targets(state: &DeviceState, source: Source, after: Option<&Target>) -> Vec<Target> {
-    let device = &state.identity.id;
-    let rows: Vec<Target> = match source {
-        Source::Devices => vec![Target::device(device.clone())],
-        Source::Modules => state
-            .modules
-            .keys()
-            .map(|module| Target {
-                device: device.clone(),
-                module: Some(module.clone()),
-            })
-            .collect(),
-        Source::Jobs => Vec::new(),
+/// Shows the rows of a device that match and come after `after` to `visit`.
+fn look(
+    state: &DeviceState,
+    query: &Query,
+    after: Option<&Target>,
+    visit: &mut impl FnMut(&TwinRow<'_>, &Target) -> Result<ControlFlow<()>, ServiceError>,
+) -> Result<ControlFlow<()>, ServiceError> {
+    let mut look = |target: &Target| {
+        if after.is_some_and(|after| target <= after) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        // A device deleted meanwhile is no row.
+        match twin_document(state, target).map(TwinRow) {
+            Ok(row) if query.matches(&row) => visit(&row, target),
+            _ => Ok(ControlFlow::Continue(())),
+        }
     };
-    rows.into_iter()
-        .filter(|row| after.is_none_or(|after| row > after))
-        .collect()
+    let mut target = Target::device(state.identity.id.clone());
+    match query.source() {
+        Source::Devices => look(&target),
+        Source::Modules => {
+            for module in state.modules.keys() {
+                target.module = Some(module.clone());
+                if look(&target)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        }
+        Source::Jobs => Ok(ControlFlow::Continue(())),
+    }
 }
 
 /// Reads a row's key back out of a token: `device` or `device/module`.
