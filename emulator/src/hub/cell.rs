@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 use super::c2d::Mailbox;
 use super::index::Filed;
+use super::lag::Past;
 pub(crate) use super::lock::DeviceCell;
 use super::outbox::{CloseReason, Outbox, ToDevice};
 use super::settling::Settled;
@@ -39,6 +40,8 @@ pub(crate) struct DeviceState {
     pub(crate) uploads: Uploads,
     /// Where the indexes have the device.
     pub(super) filed: Filed,
+    /// States that queries which lag behind still see.
+    pub(super) past: Past,
     /// Set when the device leaves the registry, for those who still hold its cell.
     pub(crate) deleted: bool,
 }
@@ -57,6 +60,7 @@ impl DeviceState {
             modules: BTreeMap::new(),
             uploads: Uploads::default(),
             filed: Filed::default(),
+            past: Past::default(),
             deleted: false,
         }
     }
@@ -78,6 +82,26 @@ impl DeviceState {
                     module: Some(id.clone()),
                 })),
             },
+        }
+    }
+
+    /// What queries see of the device, for a time when it has changed.
+    pub(super) fn snapshot(&self) -> Self {
+        let modules = self.modules.iter().map(|(id, module)| {
+            let module = ModuleState {
+                identity: module.identity.clone(),
+                endpoint: module.endpoint.snapshot(),
+            };
+            (id.clone(), module)
+        });
+        Self {
+            modules: modules.collect(),
+            endpoint: self.endpoint.snapshot(),
+            identity: self.identity.clone(),
+            uploads: Uploads::default(),
+            filed: Filed::default(),
+            past: Past::default(),
+            deleted: self.deleted,
         }
     }
 
@@ -164,6 +188,20 @@ impl Endpoint {
             generation: 0,
             mailbox: None,
             settled: None,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// The endpoint without anything that lives.
+    fn snapshot(&self) -> Self {
+        Self {
+            twin: self.twin.clone(),
+            connection: self.connection,
+            session: None,
+            remembered: None,
+            generation: self.generation,
+            mailbox: None,
+            settled: self.settled.clone(),
             waiting: Vec::new(),
         }
     }

@@ -9,18 +9,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::cell::DeviceState;
 use super::index::Indexes;
+use super::lag::Lag;
+
+/// What queries see beside the devices themselves.
+#[derive(Default)]
+pub(crate) struct Views {
+    pub(crate) indexes: Arc<Indexes>,
+    /// The past of the devices, when queries lag behind.
+    pub(crate) lag: Option<Lag>,
+}
 
 /// A device behind its lock.
 pub(crate) struct DeviceCell {
     state: Mutex<DeviceState>,
-    indexes: Arc<Indexes>,
+    views: Arc<Views>,
 }
 
 impl DeviceCell {
-    pub(crate) fn new(state: DeviceState, indexes: Arc<Indexes>) -> Self {
+    pub(crate) fn new(state: DeviceState, views: Arc<Views>) -> Self {
         Self {
             state: Mutex::new(state),
-            indexes,
+            views,
         }
     }
 
@@ -30,7 +39,7 @@ impl DeviceCell {
             // State changes are atomic in hub-core, so a panic elsewhere while the
             // lock was held has not left the device half changed.
             state: self.state.lock().unwrap_or_else(PoisonError::into_inner),
-            indexes: &self.indexes,
+            views: &self.views,
             changed: false,
         }
     }
@@ -44,7 +53,7 @@ impl DeviceCell {
 /// A locked device.
 pub(crate) struct DeviceGuard<'a> {
     state: MutexGuard<'a, DeviceState>,
-    indexes: &'a Indexes,
+    views: &'a Views,
     /// Whether somebody could have changed the state.
     changed: bool,
 }
@@ -59,7 +68,12 @@ impl Deref for DeviceGuard<'_> {
 
 impl DerefMut for DeviceGuard<'_> {
     fn deref_mut(&mut self) -> &mut DeviceState {
-        self.changed = true;
+        if !self.changed {
+            self.changed = true;
+            if let Some(lag) = &self.views.lag {
+                lag.keep(&mut self.state);
+            }
+        }
         &mut self.state
     }
 }
@@ -67,8 +81,8 @@ impl DerefMut for DeviceGuard<'_> {
 /// Files the changed device before its lock is released.
 impl Drop for DeviceGuard<'_> {
     fn drop(&mut self) {
-        if self.changed && self.indexes.exist() {
-            self.indexes.file(&mut self.state);
+        if self.changed && self.views.indexes.exist() {
+            self.views.indexes.file(&mut self.state);
         }
     }
 }

@@ -33,6 +33,8 @@ pub(crate) enum NoIndex {
     NotAskedOften,
     /// The index leaves too many devices to look at.
     TooManyCandidates,
+    /// Queries lag behind, and indexes know the present only.
+    Lag,
     /// The index that was used has made place for another one.
     Gone,
 }
@@ -49,11 +51,14 @@ impl HubState {
         if usable(query.source(), &terms).next().is_none() {
             return Plan::Scan(NoIndex::NoEquality);
         }
+        if self.views.lag.is_some() {
+            return Plan::Scan(NoIndex::Lag);
+        }
         let devices = self.registry.len();
-        match self.indexes.best(query.source(), &terms, devices) {
-            Some(lookup) if self.indexes.is_worth(lookup.candidates, devices) => Plan::Index(lookup),
+        match self.views.indexes.best(query.source(), &terms, devices) {
+            Some(lookup) if self.views.indexes.is_worth(lookup.candidates, devices) => Plan::Index(lookup),
             Some(_) => Plan::Scan(NoIndex::TooManyCandidates),
-            None if devices < self.indexes.worth.devices => Plan::Scan(NoIndex::FewDevices),
+            None if devices < self.views.indexes.worth.devices => Plan::Scan(NoIndex::FewDevices),
             None => Plan::Scan(NoIndex::NotAskedOften),
         }
     }
@@ -63,7 +68,7 @@ impl HubState {
     pub(super) async fn plan(&self, query: &Query) -> Plan {
         let mut plan = self.existing_plan(query);
         if let Plan::Scan(NoIndex::NotAskedOften) = plan {
-            let wanted = self.indexes.ask(query.source(), &query.equalities());
+            let wanted = self.views.indexes.ask(query.source(), &query.equalities());
             if !wanted.is_empty() {
                 for subject in wanted {
                     self.build_index(subject).await;
@@ -72,13 +77,13 @@ impl HubState {
             }
         }
         if let Plan::Index(lookup) = &plan {
-            self.indexes.touch(&lookup.index);
+            self.views.indexes.touch(&lookup.index);
         }
         plan
     }
 
     async fn build_index(&self, subject: Subject) {
-        let Some(unfinished) = self.indexes.begin(subject) else {
+        let Some(unfinished) = self.views.indexes.begin(subject) else {
             return;
         };
         let mut from = Bound::Unbounded;
@@ -91,7 +96,7 @@ impl HubState {
                 Some(last) => from = Bound::Excluded(last),
                 None => break,
             }
-            if self.indexes.are_full() {
+            if self.views.indexes.are_full() {
                 return;
             }
             tokio::task::yield_now().await;

@@ -14,6 +14,7 @@ use hub_core::query::{ItemType, Query, Selection, Source};
 use super::HubState;
 use super::cell::{DeviceCell, DeviceState};
 use super::internal;
+use super::lag::Lag;
 use super::plan::{NoIndex, Plan};
 use super::row::TwinRow;
 use super::twins::twin_document;
@@ -191,9 +192,20 @@ impl HubState {
         &self,
         query: &Query,
         after: Option<Target>,
+        visit: impl FnMut(&TwinRow<'_>, &Target) -> Result<ControlFlow<()>, ServiceError>,
+    ) -> Result<(), ServiceError> {
+        let plan = self.plan(query).await;
+        self.scan_by(plan, query, after, visit).await
+    }
+
+    /// As [`HubState::scan`], by a plan that is given.
+    pub(super) async fn scan_by(
+        &self,
+        mut plan: Plan,
+        query: &Query,
+        after: Option<Target>,
         mut visit: impl FnMut(&TwinRow<'_>, &Target) -> Result<ControlFlow<()>, ServiceError>,
     ) -> Result<(), ServiceError> {
-        let mut plan = self.plan(query).await;
         // The device that the last page ended in may have further modules.
         let mut from = match &after {
             None => Bound::Unbounded,
@@ -202,7 +214,11 @@ impl HubState {
         loop {
             let (cells, last) = self.next_cells(&mut plan, from.as_ref());
             for cell in &cells {
-                if look(&cell.lock(), query, after.as_ref(), &mut visit)?.is_break() {
+                let flow = match cell {
+                    Seen::Present(cell) => look(&cell.lock(), query, after.as_ref(), &mut visit)?,
+                    Seen::Former(state) => look(state, query, after.as_ref(), &mut visit)?,
+                };
+                if flow.is_break() {
                     return Ok(());
                 }
             }
@@ -216,11 +232,7 @@ impl HubState {
 
     /// The next devices to look at in the order of their ids, and the id of the
     /// last one; no id when there are no more.
-    fn next_cells(
-        &self,
-        plan: &mut Plan,
-        from: Bound<&DeviceId>,
-    ) -> (Vec<Arc<DeviceCell>>, Option<DeviceId>) {
+    fn next_cells(&self, plan: &mut Plan, from: Bound<&DeviceId>) -> (Vec<Seen>, Option<DeviceId>) {
         let ids = match plan {
             Plan::Scan(_) => None,
             Plan::Devices(ids) => {
@@ -233,18 +245,51 @@ impl HubState {
             }
             Plan::Index(lookup) => lookup.next(from, CHUNK),
         };
+        if let Some(lag) = &self.views.lag {
+            let ids = ids.unwrap_or_else(|| {
+                let mut ids = self.registry.ids_from(from, CHUNK);
+                ids.extend(lag.ghosts_from(from, CHUNK));
+                ids.sort_unstable();
+                ids.dedup();
+                ids.truncate(CHUNK);
+                ids
+            });
+            let seen = ids.iter().filter_map(|id| self.former(lag, id)).collect();
+            return (seen, ids.last().cloned());
+        }
         match ids {
-            Some(ids) => (
-                ids.iter().filter_map(|id| self.registry.find(id)).collect(),
-                ids.last().cloned(),
-            ),
+            Some(ids) => {
+                let cells = ids.iter().filter_map(|id| self.registry.find(id));
+                (cells.map(Seen::Present).collect(), ids.last().cloned())
+            }
             None => {
-                // The index has gone meanwhile.
+                // The index has gone meanwhile, if there was one.
                 *plan = Plan::Scan(NoIndex::Gone);
-                self.registry.cells_from(from, CHUNK)
+                let (cells, last) = self.registry.cells_from(from, CHUNK);
+                (cells.into_iter().map(Seen::Present).collect(), last)
             }
         }
     }
+
+    /// What is seen of a device when queries lag behind.
+    fn former(&self, lag: &Lag, id: &DeviceId) -> Option<Seen> {
+        if let Some(former) = lag.ghost(id) {
+            return former.map(Seen::Former);
+        }
+        let cell = self.registry.find(id)?;
+        let former = lag.seen(&cell.lock());
+        match former {
+            None => Some(Seen::Present(cell)),
+            Some(former) => former.map(Seen::Former),
+        }
+    }
+}
+
+/// A device as a query sees it.
+enum Seen {
+    Present(Arc<DeviceCell>),
+    /// As it was, for a query that lags behind.
+    Former(Arc<DeviceState>),
 }
 
 /// Shows the rows of a device that match and come after `after` to `visit`.

@@ -55,11 +55,15 @@ impl Registry {
 
     /// Up to `count` devices in the order of their ids, starting after `after`.
     pub(crate) fn devices_after(&self, after: Option<&DeviceId>, count: usize) -> Vec<DeviceId> {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.ids_from(after.map_or(Bound::Unbounded, Bound::Excluded), count)
+    }
+
+    /// The ids of up to `count` devices in their order, starting at `from`.
+    pub(super) fn ids_from(&self, from: Bound<&DeviceId>, count: usize) -> Vec<DeviceId> {
         let order = self.order.read().unwrap_or_else(PoisonError::into_inner);
         order
             .devices
-            .range::<DeviceId, _>((start, Bound::Unbounded))
+            .range::<DeviceId, _>((from, Bound::Unbounded))
             .take(count)
             .map(|(id, _)| id.clone())
             .collect()
@@ -158,7 +162,10 @@ impl HubState {
                 let mut state = DeviceState::new(identity, now);
                 order.identities += 1 + add_system_modules(&mut state, &mut fresh);
                 let result = view(&mut state, Put::Create);
-                let cell = Arc::new(DeviceCell::new(state, self.indexes.clone()));
+                if let Some(lag) = &self.views.lag {
+                    lag.create(&mut state);
+                }
+                let cell = Arc::new(DeviceCell::new(state, self.views.clone()));
                 self.registry.cells.insert(target.device.clone(), cell.clone());
                 order.devices.insert(target.device, cell.clone());
                 // In this order: an index whose builder has not seen the device
@@ -182,6 +189,9 @@ impl HubState {
         if let Some(state) = &mut state {
             order.identities -= 1 + state.modules.len();
             self.c2d.forget_device(state);
+            if let Some(lag) = &self.views.lag {
+                lag.bury(state);
+            }
             bury(state, CloseReason::IdentityChanged, self.clock.now());
         }
         self.registry.cells.remove(id);

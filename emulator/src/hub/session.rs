@@ -246,6 +246,7 @@ mod tests {
             telemetry: LogBounds::default(),
             strictness: crate::Strictness::Strict,
             connack_delay: std::time::Duration::ZERO,
+            query_lag: std::time::Duration::ZERO,
             c2d: hub_core::c2d::Settings::default(),
             device_cas: Vec::new(),
         };

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::super::access::Policies;
 use super::super::index::{Indexes, Worth};
+use super::super::lock::Views;
 use super::super::telemetry::LogBounds;
 use super::super::twins::{TwinWrite, twin_document};
 use super::super::{HubSettings, HubState, Strictness};
@@ -23,7 +24,16 @@ use super::{NoIndex, Plan};
 
 /// A hub in which every equality gets an index at once.
 fn hub(worth: Worth) -> HubState {
-    let settings = HubSettings {
+    let mut hub = HubState::new(settings(Duration::ZERO), Clock::manual(Timestamp::NEVER));
+    hub.views = Arc::new(Views {
+        indexes: Arc::new(Indexes::new(worth)),
+        ..Views::default()
+    });
+    hub
+}
+
+fn settings(query_lag: Duration) -> HubSettings {
+    HubSettings {
         blob_dir: None,
         blob_key: Key::from_bytes(&[0; 32]),
         upload_ttl: Duration::from_secs(60),
@@ -33,12 +43,10 @@ fn hub(worth: Worth) -> HubState {
         telemetry: LogBounds::default(),
         strictness: Strictness::Strict,
         connack_delay: Duration::ZERO,
+        query_lag,
         c2d: hub_core::c2d::Settings::default(),
         device_cas: Vec::new(),
-    };
-    let mut hub = HubState::new(settings, Clock::manual(Timestamp::NEVER));
-    hub.indexes = Arc::new(Indexes::new(worth));
-    hub
+    }
 }
 
 const AT_ONCE: Worth = Worth {
@@ -334,9 +342,69 @@ fn a_build_that_is_given_up_leaves_no_index() {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         // The first chunk has been filed, then another task has its turn.
         assert!(build.poll(&mut context).is_pending());
-        assert!(hub.indexes.exist());
+        assert!(hub.views.indexes.exist());
     }
-    assert!(!hub.indexes.exist());
+    assert!(!hub.views.indexes.exist());
     assert_eq!(block_on(run(&hub, "tags.a = 1")), 1);
     assert_eq!(plan(&hub, "tags.a = 1"), Ok(1));
+}
+
+#[test]
+fn queries_lag_behind_by_choice() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let hub = HubState::new(settings(MINUTE), Clock::manual(Timestamp::from_unix_seconds(0)));
+    let pass = |seconds| hub.clock.advance(Duration::from_secs(seconds));
+    let found = |condition: &str| {
+        let query = Query::from_condition(condition).unwrap();
+        let targets = block_on(hub.matching_targets(&query)).unwrap();
+        targets.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let none: [&str; 0] = [];
+    Event::Create(1).happen(&hub);
+    assert_eq!(found("*"), none);
+    assert_eq!(found("deviceId = 'd1'"), none);
+    pass(59);
+    assert_eq!(found("*"), none);
+    pass(1);
+    assert_eq!(found("*"), ["d1"]);
+    // Values are old ones, one after the other.
+    let write = |value| Event::Write(1, None, "tags", "a", json!(value)).happen(&hub);
+    write(1);
+    assert_eq!(found("tags.a = 1"), none);
+    pass(20);
+    write(2);
+    pass(40);
+    assert_eq!(found("tags.a = 1"), ["d1"]);
+    assert_eq!(found("tags.a = 2"), none);
+    // A deleted device lingers, whether or not there is a new one.
+    Event::Delete(1).happen(&hub);
+    Event::CreateModule(1, 1).happen(&hub);
+    pass(20);
+    Event::Create(1).happen(&hub);
+    Event::Create(2).happen(&hub);
+    assert_eq!(found("tags.a = 2"), ["d1"]);
+    assert_eq!(found("deviceId IN ['d1', 'd2']"), ["d1"]);
+    pass(39);
+    assert_eq!(found("*"), ["d1"]);
+    pass(1);
+    assert_eq!(found("*"), none);
+    pass(20);
+    assert_eq!(found("*"), ["d1", "d2"]);
+    assert_eq!(found("is_defined(tags.a)"), none);
+    assert_eq!(plan(&hub, "tags.a = 1"), Err(NoIndex::Lag));
+}
+
+#[test]
+fn the_past_of_a_device_is_bounded() {
+    let hub = HubState::new(
+        settings(Duration::from_secs(60)),
+        Clock::manual(Timestamp::from_unix_seconds(0)),
+    );
+    Event::Create(1).happen(&hub);
+    for n in 0..1000 {
+        Event::Write(1, None, "tags", "a", json!(n)).happen(&hub);
+        hub.clock.advance(Duration::from_millis(500));
+        let cell = hub.registry.find(&device(1)).unwrap();
+        assert!(cell.lock().past.len() <= 17);
+    }
 }
