@@ -69,6 +69,7 @@ pub struct HubBuilder {
     data_dir: Option<PathBuf>,
     strictness: Strictness,
     connack_delay: Duration,
+    query_lag: Duration,
     methods_in_flight: usize,
     telemetry: LogBounds,
     jobs: EngineSettings,
@@ -111,6 +112,7 @@ impl HubBuilder {
             data_dir: None,
             strictness: Strictness::default(),
             connack_delay: Duration::ZERO,
+            query_lag: Duration::ZERO,
             methods_in_flight: limits::METHODS_IN_FLIGHT,
             telemetry: LogBounds::default(),
             jobs: EngineSettings::default(),
@@ -176,6 +178,21 @@ impl HubBuilder {
     #[must_use]
     pub fn connack_delay(mut self, delay: Duration) -> Self {
         self.connack_delay = delay.min(limits::MQTT_CONNACK_DELAY);
+        self
+    }
+
+    /// By how much of the hub's time queries over devices and modules, and the
+    /// selection of a job's targets, lag behind; not at all by default. In the
+    /// cloud it is seconds, and the query guide asks to expect minutes. New
+    /// devices are not found until then, deleted ones still are, and twins and
+    /// connection states are old ones. Reading by id, job records, metrics and
+    /// target conditions of configurations are always up to date.
+    ///
+    /// Every device that changes is kept in up to 17 former states for that
+    /// long, and no index helps queries.
+    #[must_use]
+    pub fn query_lag(mut self, lag: Duration) -> Self {
+        self.query_lag = lag;
         self
     }
 
@@ -278,6 +295,7 @@ impl HubBuilder {
                 telemetry: self.telemetry,
                 strictness: self.strictness,
                 connack_delay: self.connack_delay,
+                query_lag: self.query_lag,
                 c2d: self.c2d,
                 device_cas: self.device_cas,
             },

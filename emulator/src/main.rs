@@ -67,6 +67,7 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
         .ports(args.ports())
         .strictness(args.strictness())
         .connack_delay(args.connack_delay)
+        .query_lag(args.query_lag)
         .jobs(args.jobs())
         .cloud_to_device(args.cloud_to_device())
         .data_dir(&data_dir)

@@ -87,6 +87,11 @@ pub(crate) struct Args {
     /// most: some clients' reconnect logic races with a hub that answers at once
     #[arg(long, value_name = "TIME", value_parser = connack_delay, default_value = "0s", hide_default_value = true)]
     pub(crate) connack_delay: Duration,
+    /// Let queries over devices and modules, and the selection of a job's
+    /// devices, lag behind by this time, such as 5s or 2m, as they do in the
+    /// cloud: new devices are not found until then, deleted ones still are
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "0s", hide_default_value = true)]
+    pub(crate) query_lag: Duration,
     /// Direct methods that may be in flight to one device at once [default: 10]
     #[arg(long, value_name = "N")]
     pub(crate) methods_in_flight: Option<NonZeroUsize>,

@@ -1,19 +1,21 @@
 //! `/devices/query`: the query language over twins and job records.
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use axum::extract::State;
 use hub_core::error::{ErrorCode, ServiceError};
 use hub_core::ids::{DeviceId, JobId, ModuleId, Target};
 use hub_core::query::{ItemType, Query, Source};
 use job_service::engine::RecordKey;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::App;
 use super::auth::ServiceCaller;
 use super::error::HttpError;
 use super::reply::JsonReply;
 use super::request::{JsonBody, Paging};
+use crate::hub::explain::Explanation;
 use crate::hub::query::{JsonRows, PageStart, QueryPage};
 
 pub(super) async fn run(
@@ -22,14 +24,7 @@ pub(super) async fn run(
     paging: Paging,
     JsonBody(body): JsonBody,
 ) -> Result<JsonReply, HttpError> {
-    let text = match body.get("query") {
-        Some(Value::String(text)) if !text.trim().is_empty() => text,
-        Some(Value::String(_) | Value::Null) | None => {
-            return Err(ServiceError::new(ErrorCode::ArgumentNull, "the query text is missing").into());
-        }
-        Some(_) => return Err(ServiceError::invalid("the query must be a string").into()),
-    };
-    let query = Query::parse(text).map_err(|e| ServiceError::invalid(e.to_string()))?;
+    let (text, query) = query_of(&body)?;
     let continuation = paging.continuation.as_deref();
     let page = match query.source() {
         Source::Jobs => job_records(&app, text, &query, paging.size, continuation)?,
@@ -40,6 +35,87 @@ pub(super) async fn run(
         }
     };
     Ok(reply(page))
+}
+
+/// The query in a request's body.
+///
+/// # Errors
+/// `ArgumentNull` without a text, `ArgumentInvalid` for one that is no query.
+fn query_of(body: &Value) -> Result<(&str, Query), ServiceError> {
+    let text = match body.get("query") {
+        Some(Value::String(text)) if !text.trim().is_empty() => text,
+        Some(Value::String(_) | Value::Null) | None => {
+            return Err(ServiceError::new(
+                ErrorCode::ArgumentNull,
+                "the query text is missing",
+            ));
+        }
+        Some(_) => return Err(ServiceError::invalid("the query must be a string")),
+    };
+    let query = Query::parse(text).map_err(|e| ServiceError::invalid(e.to_string()))?;
+    Ok((text, query))
+}
+
+/// `/_emulator/query/explain`: runs a query and tells how its rows were found
+/// instead of what they are. Needs no credentials; refuses what the service's
+/// own route refuses.
+pub(super) async fn explain(
+    State(app): State<App>,
+    JsonBody(body): JsonBody,
+) -> Result<JsonReply, HttpError> {
+    let (text, query) = query_of(&body)?;
+    let explanation = match query.source() {
+        Source::Jobs => explain_jobs(&app, &query),
+        Source::Devices | Source::Modules => app.hub.explain(&query).await?,
+    };
+    JsonReply::of(&json!({
+        "query": text,
+        "collection": query.source().as_str(),
+        "itemType": query.item_type().as_str(),
+        "plan": explanation.plan,
+        "explanation": explanation.text,
+        "indexablePaths": explanation.indexable,
+        "candidates": explanation.candidates,
+        "matches": explanation.matches,
+        "milliseconds": explanation.took.as_secs_f64() * 1000.0,
+    }))
+}
+
+fn explain_jobs(app: &App, query: &Query) -> Explanation {
+    let start = Instant::now();
+    let (mut candidates, mut matches) = (0, 0);
+    let job = only_job(query);
+    app.jobs.for_each_record(job.as_ref(), None, |record| {
+        candidates += 1;
+        matches += u64::from(query.matches(record));
+        ControlFlow::Continue(())
+    });
+    let (plan, text) = match job {
+        Some(job) => (
+            "job",
+            format!("the condition names the job {job}; only its records are looked at"),
+        ),
+        None => (
+            "scan",
+            "the records of all jobs are looked at: the condition does not name one job by its jobId".into(),
+        ),
+    };
+    Explanation {
+        plan,
+        text,
+        indexable: Vec::new(),
+        candidates,
+        matches,
+        took: start.elapsed(),
+    }
+}
+
+/// The job whose records alone can match.
+fn only_job(query: &Query) -> Option<JobId> {
+    match query.job_ids().as_deref() {
+        Some([id]) => JobId::parse(id).ok(),
+        _ => None,
+    }
 }
 
 fn reply(page: QueryPage) -> JsonReply {
@@ -63,10 +139,7 @@ fn job_records(
     let (mut rows, mut last, mut next) = (JsonRows::new(), None, None);
     let mut failed = None;
     // Most queries name their job; those that do not look at all of them.
-    let job = match query.job_ids().as_deref() {
-        Some([id]) => JobId::parse(id).ok(),
-        _ => None,
-    };
+    let job = only_job(query);
     app.jobs.for_each_record(job.as_ref(), after.as_ref(), |record| {
         if !query.matches(record) {
             return ControlFlow::Continue(());

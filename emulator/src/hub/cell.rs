@@ -7,7 +7,7 @@
 //! that frames enter the outbox in the order of the changes.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hub_core::error::{ErrorCode, ServiceError};
@@ -22,27 +22,14 @@ use hub_core::twin::{DesiredChange, Twin};
 use tokio::sync::oneshot;
 
 use super::c2d::Mailbox;
+use super::index::Filed;
+use super::lag::Past;
+pub(crate) use super::lock::DeviceCell;
 use super::outbox::{CloseReason, Outbox, ToDevice};
 use super::settling::Settled;
 
 /// What a waiting caller of a direct method receives.
 pub(crate) type MethodOutcome = Result<MethodResponse, ServiceError>;
-
-/// A device's lock.
-pub(crate) struct DeviceCell(Mutex<DeviceState>);
-
-impl DeviceCell {
-    pub(crate) fn new(state: DeviceState) -> Self {
-        Self(Mutex::new(state))
-    }
-
-    /// Locks the device. The guard must not live across an await.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, DeviceState> {
-        // State changes are atomic in hub-core, so a panic elsewhere while the
-        // lock was held has not left the device half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A device, its twin, connection and modules.
 pub(crate) struct DeviceState {
@@ -54,6 +41,10 @@ pub(crate) struct DeviceState {
     connections: u64,
     /// File uploads that were granted and not finished.
     pub(crate) uploads: Uploads,
+    /// Where the indexes have the device.
+    pub(super) filed: Filed,
+    /// States that queries which lag behind still see.
+    pub(super) past: Past,
     /// Set when the device leaves the registry, for those who still hold its cell.
     pub(crate) deleted: bool,
 }
@@ -72,6 +63,8 @@ impl DeviceState {
             modules: BTreeMap::new(),
             connections: 0,
             uploads: Uploads::default(),
+            filed: Filed::default(),
+            past: Past::default(),
             deleted: false,
         }
     }
@@ -108,6 +101,27 @@ impl DeviceState {
     pub(super) fn next_generation(&mut self) -> u64 {
         self.connections += 1;
         self.connections
+    }
+
+    /// What queries see of the device, for a time when it has changed.
+    pub(super) fn snapshot(&self) -> Self {
+        let modules = self.modules.iter().map(|(id, module)| {
+            let module = ModuleState {
+                identity: module.identity.clone(),
+                endpoint: module.endpoint.snapshot(),
+            };
+            (id.clone(), module)
+        });
+        Self {
+            modules: modules.collect(),
+            endpoint: self.endpoint.snapshot(),
+            identity: self.identity.clone(),
+            connections: self.connections,
+            uploads: Uploads::default(),
+            filed: Filed::default(),
+            past: Past::default(),
+            deleted: self.deleted,
+        }
     }
 
     /// Ends the connections of the device and of all its modules.
@@ -189,6 +203,20 @@ impl Endpoint {
             remembered: None,
             mailbox: None,
             settled: None,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// The endpoint without anything that lives.
+    fn snapshot(&self) -> Self {
+        Self {
+            twin: self.twin.clone(),
+            connection: self.connection,
+            session: None,
+            remembered: None,
+            generation: self.generation,
+            mailbox: None,
+            settled: self.settled.clone(),
             waiting: Vec::new(),
         }
     }

@@ -16,10 +16,15 @@ pub(crate) mod counters;
 pub(crate) mod deployment;
 pub(crate) mod device_cas;
 pub(crate) mod digital_twins;
+pub(crate) mod explain;
 pub(crate) mod file_upload;
 pub(crate) mod fleet;
+pub(crate) mod index;
+pub(crate) mod lag;
+pub(crate) mod lock;
 pub(crate) mod methods;
 pub(crate) mod outbox;
+pub(crate) mod plan;
 pub(crate) mod query;
 pub(crate) mod registry;
 pub(crate) mod registry_jobs;
@@ -44,6 +49,8 @@ use self::configurations::Configurations;
 use self::counters::Counters;
 use self::device_cas::DeviceCas;
 use self::file_upload::FileNotifications;
+use self::lag::Lag;
+use self::lock::Views;
 use self::outbox::CloseReason;
 use self::registry::Registry;
 use self::registry_jobs::RegistryJobs;
@@ -75,6 +82,8 @@ pub(crate) struct HubSettings {
     pub(crate) strictness: Strictness,
     /// How long an MQTT client waits for its CONNACK.
     pub(crate) connack_delay: Duration,
+    /// How far queries lag behind; zero for not at all.
+    pub(crate) query_lag: Duration,
     /// Expiry, locks and delivery counts of cloud-to-device messages.
     pub(crate) c2d: CloudToDeviceSettings,
     /// Authorities of devices that a reset does not take away.
@@ -93,6 +102,7 @@ pub(crate) struct HubState {
     pub(crate) settings: HubSettings,
     pub(crate) clock: Clock,
     pub(crate) registry: Registry,
+    pub(crate) views: Arc<Views>,
     pub(crate) counters: Counters,
     pub(crate) telemetry: TelemetryLog,
     pub(crate) c2d: CloudToDevice,
@@ -110,6 +120,10 @@ impl HubState {
             c2d: CloudToDevice::new(settings.c2d.feedback),
             device_cas: DeviceCas::new(settings.device_cas.clone()),
             blobs: Arc::new(BlobStore::new(settings.blob_dir.clone())),
+            views: Arc::new(Views {
+                lag: (!settings.query_lag.is_zero()).then(|| Lag::new(settings.query_lag, clock.clone())),
+                ..Views::default()
+            }),
             settings,
             clock,
             registry: Registry::default(),
@@ -130,6 +144,7 @@ impl HubState {
             telemetry: LogBounds::default(),
             strictness: Strictness::Strict,
             connack_delay: Duration::ZERO,
+            query_lag: Duration::ZERO,
             c2d: CloudToDeviceSettings::default(),
             device_cas: Vec::new(),
             blob_dir: None,
@@ -148,6 +163,7 @@ impl HubState {
             settings: _,
             clock,
             registry: _,
+            views,
             counters,
             telemetry,
             c2d,
@@ -160,7 +176,11 @@ impl HubState {
         registry_jobs.clear();
         // Before the devices, so that no new one meets an old configuration.
         configurations.clear();
+        views.indexes.clear();
         self.clear_registry(CloseReason::Shutdown);
+        if let Some(lag) = &views.lag {
+            lag.clear();
+        }
         c2d.clear();
         telemetry.clear();
         device_cas.reset();

@@ -3,7 +3,8 @@
 //! A page resumes after the id of the last row that came out, so rows are
 //! neither lost nor repeated while devices come and go between pages.
 
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 
 use hub_core::error::ServiceError;
 use hub_core::ids::{DeviceId, ModuleId, Target};
@@ -11,8 +12,10 @@ use hub_core::page::{Continuation, fingerprint};
 use hub_core::query::{ItemType, Query, Selection, Source};
 
 use super::HubState;
-use super::cell::DeviceState;
+use super::cell::{DeviceCell, DeviceState};
 use super::internal;
+use super::lag::Lag;
+use super::plan::{NoIndex, Plan};
 use super::row::TwinRow;
 use super::twins::twin_document;
 
@@ -189,78 +192,137 @@ impl HubState {
         &self,
         query: &Query,
         after: Option<Target>,
+        visit: impl FnMut(&TwinRow<'_>, &Target) -> Result<ControlFlow<()>, ServiceError>,
+    ) -> Result<(), ServiceError> {
+        let plan = self.plan(query).await;
+        self.scan_by(plan, query, after, visit).await
+    }
+
+    /// As [`HubState::scan`], by a plan that is given.
+    pub(super) async fn scan_by(
+        &self,
+        mut plan: Plan,
+        query: &Query,
+        after: Option<Target>,
         mut visit: impl FnMut(&TwinRow<'_>, &Target) -> Result<ControlFlow<()>, ServiceError>,
     ) -> Result<(), ServiceError> {
-        let mut look = |state: &DeviceState| -> Result<ControlFlow<()>, ServiceError> {
-            for target in targets(state, query.source(), after.as_ref()) {
-                // A device deleted meanwhile is no row.
-                let Ok(document) = twin_document(state, &target) else {
-                    continue;
-                };
-                let row = TwinRow(document);
-                if query.matches(&row) && visit(&row, &target)?.is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
-            Ok(ControlFlow::Continue(()))
-        };
-        // A condition that names its devices is answered from them alone.
-        if let Some(ids) = query.device_ids() {
-            for id in ids.into_iter().filter_map(|id| DeviceId::parse(id).ok()) {
-                if after.as_ref().is_some_and(|after| id < after.device) {
-                    continue;
-                }
-                if let Some(cell) = self.registry.find(&id)
-                    && look(&cell.lock())?.is_break()
-                {
-                    return Ok(());
-                }
-            }
-            return Ok(());
-        }
         // The device that the last page ended in may have further modules.
-        let mut position = after.as_ref().map(|after| after.device.clone());
-        if let Some(cell) = position.as_ref().and_then(|id| self.registry.find(id))
-            && look(&cell.lock())?.is_break()
-        {
-            return Ok(());
-        }
+        let mut from = match &after {
+            None => Bound::Unbounded,
+            Some(after) => Bound::Included(after.device.clone()),
+        };
         loop {
-            let ids = self.registry.devices_after(position.as_ref(), CHUNK);
-            for id in &ids {
-                if let Some(cell) = self.registry.find(id)
-                    && look(&cell.lock())?.is_break()
-                {
+            let (cells, last) = self.next_cells(&mut plan, from.as_ref());
+            for cell in &cells {
+                let flow = match cell {
+                    Seen::Present(cell) => look(&cell.lock(), query, after.as_ref(), &mut visit)?,
+                    Seen::Former(state) => look(state, query, after.as_ref(), &mut visit)?,
+                };
+                if flow.is_break() {
                     return Ok(());
                 }
             }
-            match ids.into_iter().next_back() {
-                Some(last) => position = Some(last),
+            match last {
+                Some(last) => from = Bound::Excluded(last),
                 None => return Ok(()),
             }
             tokio::task::yield_now().await;
         }
     }
+
+    /// The next devices to look at in the order of their ids, and the id of the
+    /// last one; no id when there are no more.
+    fn next_cells(&self, plan: &mut Plan, from: Bound<&DeviceId>) -> (Vec<Seen>, Option<DeviceId>) {
+        let ids = match plan {
+            Plan::Scan(_) => None,
+            Plan::Devices(ids) => {
+                let start = ids.partition_point(|id| match from {
+                    Bound::Unbounded => false,
+                    Bound::Included(from) => id < from,
+                    Bound::Excluded(from) => id <= from,
+                });
+                Some(ids[start..].iter().take(CHUNK).cloned().collect())
+            }
+            Plan::Index(lookup) => lookup.next(from, CHUNK),
+        };
+        if let Some(lag) = &self.views.lag {
+            let ids = ids.unwrap_or_else(|| {
+                let mut ids = self.registry.ids_from(from, CHUNK);
+                ids.extend(lag.ghosts_from(from, CHUNK));
+                ids.sort_unstable();
+                ids.dedup();
+                ids.truncate(CHUNK);
+                ids
+            });
+            let seen = ids.iter().filter_map(|id| self.former(lag, id)).collect();
+            return (seen, ids.last().cloned());
+        }
+        match ids {
+            Some(ids) => {
+                let cells = ids.iter().filter_map(|id| self.registry.find(id));
+                (cells.map(Seen::Present).collect(), ids.last().cloned())
+            }
+            None => {
+                // The index has gone meanwhile, if there was one.
+                *plan = Plan::Scan(NoIndex::Gone);
+                let (cells, last) = self.registry.cells_from(from, CHUNK);
+                (cells.into_iter().map(Seen::Present).collect(), last)
+            }
+        }
+    }
+
+    /// What is seen of a device when queries lag behind.
+    fn former(&self, lag: &Lag, id: &DeviceId) -> Option<Seen> {
+        if let Some(former) = lag.ghost(id) {
+            return former.map(Seen::Former);
+        }
+        let cell = self.registry.find(id)?;
+        let former = lag.seen(&cell.lock());
+        match former {
+            None => Some(Seen::Present(cell)),
+            Some(former) => former.map(Seen::Former),
+        }
+    }
 }
 
-/// The rows of a device in a collection, from the one after `after` on.
-fn targets(state: &DeviceState, source: Source, after: Option<&Target>) -> Vec<Target> {
-    let device = &state.identity.id;
-    let rows: Vec<Target> = match source {
-        Source::Devices => vec![Target::device(device.clone())],
-        Source::Modules => state
-            .modules
-            .keys()
-            .map(|module| Target {
-                device: device.clone(),
-                module: Some(module.clone()),
-            })
-            .collect(),
-        Source::Jobs => Vec::new(),
+/// A device as a query sees it.
+enum Seen {
+    Present(Arc<DeviceCell>),
+    /// As it was, for a query that lags behind.
+    Former(Arc<DeviceState>),
+}
+
+/// Shows the rows of a device that match and come after `after` to `visit`.
+fn look(
+    state: &DeviceState,
+    query: &Query,
+    after: Option<&Target>,
+    visit: &mut impl FnMut(&TwinRow<'_>, &Target) -> Result<ControlFlow<()>, ServiceError>,
+) -> Result<ControlFlow<()>, ServiceError> {
+    let mut look = |target: &Target| {
+        if after.is_some_and(|after| target <= after) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        // A device deleted meanwhile is no row.
+        match twin_document(state, target).map(TwinRow) {
+            Ok(row) if query.matches(&row) => visit(&row, target),
+            _ => Ok(ControlFlow::Continue(())),
+        }
     };
-    rows.into_iter()
-        .filter(|row| after.is_none_or(|after| row > after))
-        .collect()
+    let mut target = Target::device(state.identity.id.clone());
+    match query.source() {
+        Source::Devices => look(&target),
+        Source::Modules => {
+            for module in state.modules.keys() {
+                target.module = Some(module.clone());
+                if look(&target)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        }
+        Source::Jobs => Ok(ControlFlow::Continue(())),
+    }
 }
 
 /// Reads a row's key back out of a token: `device` or `device/module`.

@@ -4,7 +4,7 @@
 //! Creating and deleting take the index lock first and so happen one at a
 //! time; looking a device up takes only its shard of the map.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
@@ -34,7 +34,7 @@ pub(crate) struct Registry {
 
 #[derive(Default)]
 struct Order {
-    devices: BTreeSet<DeviceId>,
+    devices: BTreeMap<DeviceId, Arc<DeviceCell>>,
     /// Devices and modules, which share one quota.
     identities: usize,
 }
@@ -55,14 +55,39 @@ impl Registry {
 
     /// Up to `count` devices in the order of their ids, starting after `after`.
     pub(crate) fn devices_after(&self, after: Option<&DeviceId>, count: usize) -> Vec<DeviceId> {
+        self.ids_from(after.map_or(Bound::Unbounded, Bound::Excluded), count)
+    }
+
+    /// The ids of up to `count` devices in their order, starting at `from`.
+    pub(super) fn ids_from(&self, from: Bound<&DeviceId>, count: usize) -> Vec<DeviceId> {
         let order = self.order.read().unwrap_or_else(PoisonError::into_inner);
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         order
             .devices
-            .range::<DeviceId, _>((start, Bound::Unbounded))
+            .range::<DeviceId, _>((from, Bound::Unbounded))
             .take(count)
-            .cloned()
+            .map(|(id, _)| id.clone())
             .collect()
+    }
+
+    /// The cells of up to `count` devices in the order of their ids, starting at
+    /// `from`, and the last of the ids.
+    pub(super) fn cells_from(
+        &self,
+        from: Bound<&DeviceId>,
+        count: usize,
+    ) -> (Vec<Arc<DeviceCell>>, Option<DeviceId>) {
+        let mut last = None;
+        let order = self.order.read().unwrap_or_else(PoisonError::into_inner);
+        let cells = order
+            .devices
+            .range::<DeviceId, _>((from, Bound::Unbounded))
+            .take(count)
+            .map(|(id, cell)| {
+                last = Some(id);
+                cell.clone()
+            })
+            .collect();
+        (cells, last.cloned())
     }
 
     /// Number of devices.
@@ -79,13 +104,12 @@ impl Registry {
         const CHUNK: usize = 256;
         let mut after = None;
         loop {
-            let ids = self.devices_after(after.as_ref(), CHUNK);
-            for id in &ids {
-                if let Some(cell) = self.find(id) {
-                    look(&mut cell.lock());
-                }
+            let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let (cells, last) = self.cells_from(from, CHUNK);
+            for cell in cells {
+                look(&mut cell.lock());
             }
-            match ids.into_iter().next_back() {
+            match last {
                 Some(last) => after = Some(last),
                 None => return,
             }
@@ -139,10 +163,15 @@ impl HubState {
                 let mut state = DeviceState::new(identity, now);
                 order.identities += 1 + add_system_modules(&mut state, &mut fresh);
                 let result = view(&mut state, Put::Create);
-                self.registry
-                    .cells
-                    .insert(target.device.clone(), Arc::new(DeviceCell::new(state)));
-                order.devices.insert(target.device);
+                if let Some(lag) = &self.views.lag {
+                    lag.create(&mut state);
+                }
+                let cell = Arc::new(DeviceCell::new(state, self.views.clone()));
+                self.registry.cells.insert(target.device.clone(), cell.clone());
+                order.devices.insert(target.device, cell.clone());
+                // In this order: an index whose builder has not seen the device
+                // is already known to the one who files it.
+                cell.file();
                 Ok(result)
             }
         }
@@ -161,6 +190,9 @@ impl HubState {
         if let Some(state) = &mut state {
             order.identities -= 1 + state.modules.len();
             self.c2d.forget_device(state);
+            if let Some(lag) = &self.views.lag {
+                lag.bury(state);
+            }
             bury(state, CloseReason::IdentityChanged, self.clock.now());
         }
         self.registry.cells.remove(id);

@@ -3,12 +3,41 @@
 
 use std::borrow::Cow;
 
-use hub_core::query::{Attribute, Path, Row, Value, walk};
+use hub_core::query::{Attribute, Path, Row, Source, Value, walk};
+use hub_core::registry::Status;
 use hub_core::time::Timestamp;
 use hub_core::twin::{Section, TwinDocument, TwinOwner};
 
 /// A device's or module's twin in a query.
 pub(crate) struct TwinRow<'a>(pub(crate) TwinDocument<'a>);
+
+/// Whether an index over a path is possible: its value is simple, and found
+/// without making the document.
+pub(super) fn is_indexable(source: Source, path: &Path) -> bool {
+    if source == Source::Jobs {
+        return false;
+    }
+    let keys = path.keys();
+    match path.attribute() {
+        Attribute::Tags => !keys.is_empty(),
+        Attribute::Desired | Attribute::Reported => {
+            // The hub's own members change with every write.
+            keys.first().is_some_and(|key| !key.starts_with('$'))
+        }
+        Attribute::Capabilities => is_iot_edge(keys),
+        Attribute::Configurations => matches!(keys, [_, field] if &**field == "status"),
+        Attribute::ModuleId
+        | Attribute::Status
+        | Attribute::ConnectionState
+        | Attribute::AuthenticationType
+        | Attribute::ModelId => keys.is_empty(),
+        _ => false,
+    }
+}
+
+fn is_iot_edge(keys: &[Box<str>]) -> bool {
+    matches!(keys, [key] if &**key == "iotEdge")
+}
 
 impl Row for TwinRow<'_> {
     fn get(&self, path: &Path) -> Value<'_> {
@@ -32,6 +61,12 @@ impl Row for TwinRow<'_> {
                     _ => self.rendered(path),
                 };
             }
+            Attribute::Capabilities if is_iot_edge(keys) => {
+                return Value::Bool(match owner {
+                    TwinOwner::Device(device) => device.capabilities.iot_edge,
+                    TwinOwner::Module(_) => false,
+                });
+            }
             // Rare: attributes that are objects or lists.
             Attribute::Properties
             | Attribute::X509Thumbprint
@@ -49,10 +84,15 @@ impl Row for TwinRow<'_> {
             Attribute::ConnectionState => text(connection.state.as_str()),
             Attribute::LastActivityTime => time(connection.last_activity),
             Attribute::CloudToDeviceMessageCount => number(u64::from(connection.queued_messages)),
-            Attribute::Status => match owner {
-                TwinOwner::Device(device) => text(device.status.as_str()),
-                TwinOwner::Module(_) => self.rendered(path),
-            },
+            Attribute::Status => text(match owner {
+                TwinOwner::Device(device) => device.status.as_str(),
+                // A module has no status of its own; its twin shows this.
+                TwinOwner::Module(_) => Status::Enabled.as_str(),
+            }),
+            Attribute::AuthenticationType => text(match owner {
+                TwinOwner::Device(device) => device.authentication.kind(),
+                TwinOwner::Module(module) => module.authentication.kind(),
+            }),
             _ => self.rendered(path),
         }
     }

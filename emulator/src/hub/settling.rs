@@ -27,14 +27,14 @@ const CHUNK: usize = 64;
 
 /// What the configurations have made of a twin, and which state of it they have
 /// seen.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Settled {
     pub(crate) overlay: Overlay,
     seen: Seen,
 }
 
 /// The state of a twin as far as it matters to configurations.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     version: u64,
     reported_version: u64,

@@ -6,7 +6,9 @@
 //! query text, possibly of several lines, or one of
 //!
 //! * `condition …`: runs a condition as a job would,
-//! * `ids …`: prints the devices that a query can be answered from.
+//! * `ids …`: prints the devices that a query can be answered from,
+//! * `equalities …`: prints the paths by which an index could answer a query,
+//!   with how many values.
 //!
 //! A result prints its item type and then a row per line; whole rows are
 //! printed by their ids only. A refusal prints its place and message. Running
@@ -84,6 +86,19 @@ impl Rows {
             Query::from_condition(condition).map(|query| self.result(&query))
         } else if let Some(query) = text.strip_prefix("ids ") {
             Query::parse(query).map(|query| format!("{:?}", query.device_ids()))
+        } else if let Some(query) = text.strip_prefix("equalities ") {
+            Query::parse(query).map(|query| {
+                let terms = query.equalities();
+                let terms = terms
+                    .iter()
+                    .map(|term| format!("{}: {}", term.path, term.keys.len()));
+                let printed = terms.collect::<Vec<_>>().join("\n");
+                if printed.is_empty() {
+                    "none".into()
+                } else {
+                    printed
+                }
+            })
         } else {
             Query::parse(&text).map(|query| self.result(&query))
         };

@@ -47,6 +47,7 @@ use error::Fault;
 use value::Truth;
 
 pub use error::QueryError;
+pub use plan::{Equality, ValueKey};
 pub use row::{Attribute, Path, Row, walk};
 pub use select::{Aggregation, Grouping, Projection, Selection};
 pub use value::Value;
@@ -145,6 +146,13 @@ impl Query {
             debug_assert!(visited.is_ok());
         }
         attributes
+    }
+
+    /// What the condition requires of single paths: a row in which one of these
+    /// does not hold does not match.
+    #[must_use]
+    pub fn equalities(&self) -> Vec<Equality<'_>> {
+        self.condition.as_ref().map(plan::equalities).unwrap_or_default()
     }
 
     /// What to make of the rows that match.

@@ -6,7 +6,7 @@
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::Query;
+use super::{Query, Row};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(10_000))]
@@ -22,6 +22,10 @@ proptest! {
             prop_assert_eq!(query.matches(row), expected, "{} over {}", text, row);
             if let (true, Some(ids)) = (expected, query.device_ids()) {
                 prop_assert!(ids.contains(&row["deviceId"].as_str().unwrap()), "{} over {}", text, row);
+            }
+            for equality in query.equalities().iter().filter(|_| expected) {
+                let key = Row::get(row, equality.path).key();
+                prop_assert!(key.is_some_and(|key| equality.keys.contains(&key)), "{} over {}", text, row);
             }
         }
     }

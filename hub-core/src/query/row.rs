@@ -1,5 +1,7 @@
 //! What a condition is evaluated over: rows, and the paths into them.
 
+use std::fmt;
+
 use serde_json::{Map, Value as Json};
 
 use super::value::Value;
@@ -138,6 +140,28 @@ impl Path {
     /// The last segment, which names an output column that has no alias.
     pub(super) fn last_segment(&self) -> &str {
         self.keys.last().map_or(self.attribute.name(), |key| key)
+    }
+}
+
+/// As a query would write it: `properties.reported.temp`.
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if matches!(self.attribute, Attribute::Desired | Attribute::Reported) {
+            f.write_str("properties.")?;
+        }
+        f.write_str(self.attribute.name())?;
+        for (index, key) in self.keys.iter().enumerate() {
+            if index > 0 || self.attribute != Attribute::Unknown {
+                f.write_str(".")?;
+            }
+            let is_plain = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+            if key.chars().all(is_plain) {
+                f.write_str(key)?;
+            } else {
+                write!(f, "[[{key}]]")?;
+            }
+        }
+        Ok(())
     }
 }
 

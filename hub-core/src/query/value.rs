@@ -285,6 +285,17 @@ impl LiteralSet {
         found.into()
     }
 
+    /// The members of the set.
+    pub(super) fn values(&self) -> impl Iterator<Item = Value<'_>> {
+        let null = self.null.then_some(Value::Null);
+        let booleans = self.booleans.iter().map(|b| Value::Bool(*b));
+        let numbers = self.numbers.iter().map(|n| Value::Number(*n));
+        null.into_iter()
+            .chain(booleans)
+            .chain(numbers)
+            .chain(self.texts().map(Value::from))
+    }
+
     /// The strings of the set, sorted and each once.
     pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
         self.texts.iter().map(|text| &**text)
