@@ -27,6 +27,7 @@ pub(crate) mod row;
 pub(crate) mod session;
 pub(crate) mod settling;
 pub(crate) mod telemetry;
+pub(crate) mod tier;
 pub(crate) mod twins;
 
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ use std::time::Duration;
 use hub_core::c2d::Settings as CloudToDeviceSettings;
 use hub_core::error::{ErrorCode, ServiceError};
 use hub_core::sas::Key;
+use hub_core::tier::Tier;
 use job_service::Clock;
 
 use self::access::Policies;
@@ -48,6 +50,7 @@ use self::outbox::CloseReason;
 use self::registry::Registry;
 use self::registry_jobs::RegistryJobs;
 use self::telemetry::{LogBounds, TelemetryLog};
+use self::tier::MessageQuota;
 use crate::blobs::BlobStore;
 use crate::tls::DeviceCa;
 
@@ -86,6 +89,8 @@ pub(crate) struct HubSettings {
     pub(crate) blob_key: Key,
     /// How long a device may take for a file upload.
     pub(crate) upload_ttl: Duration,
+    /// Whose limits the hub keeps; none by default.
+    pub(crate) tier: Option<Tier>,
 }
 
 /// Everything that a hub knows.
@@ -95,6 +100,7 @@ pub(crate) struct HubState {
     pub(crate) registry: Registry,
     pub(crate) counters: Counters,
     pub(crate) telemetry: TelemetryLog,
+    pub(crate) message_quota: MessageQuota,
     pub(crate) c2d: CloudToDevice,
     pub(crate) device_cas: DeviceCas,
     pub(crate) blobs: Arc<BlobStore>,
@@ -114,6 +120,7 @@ impl HubState {
             clock,
             registry: Registry::default(),
             counters: Counters::default(),
+            message_quota: MessageQuota::default(),
             file_notifications: FileNotifications::default(),
             configurations: Configurations::default(),
             registry_jobs: RegistryJobs::default(),
@@ -131,6 +138,7 @@ impl HubState {
             registry: _,
             counters,
             telemetry,
+            message_quota,
             c2d,
             device_cas,
             blobs,
@@ -144,6 +152,7 @@ impl HubState {
         self.clear_registry(CloseReason::Shutdown);
         c2d.clear();
         telemetry.clear();
+        message_quota.clear();
         device_cas.reset();
         blobs.forget_blocks();
         file_notifications.clear();

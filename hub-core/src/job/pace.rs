@@ -33,13 +33,14 @@ impl Pace {
         }
     }
 
-    /// Gives at most `wanted` of the slots up to `until`, to operations that
-    /// have been waiting since `since`; the number that was given.
-    pub fn take(&mut self, wanted: usize, since: Timestamp, until: Timestamp) -> usize {
-        self.catch_up(since, until);
-        // The slot number n lies n/rate seconds after the origin; slots up to
-        // and including `until` count.
-        let elapsed = ticks_between(self.origin, until);
+    /// Gives at most `wanted` of the slots that have come, to operations that
+    /// have been waiting since `since` and may begin up to `end`; the number
+    /// that was given.
+    pub fn take(&mut self, wanted: usize, since: Timestamp, now: Timestamp, end: Timestamp) -> usize {
+        self.catch_up(since, now);
+        // The slot number n lies n/rate seconds after the origin; the one that
+        // comes at this very moment counts.
+        let elapsed = ticks_between(self.origin, now.min(end));
         let due = match elapsed {
             None => 0,
             Some(elapsed) => {
@@ -63,15 +64,15 @@ impl Pace {
 
     /// Begins a new schedule where the old one is over: nobody waited for its
     /// next slots, or the clock was set back before its last one.
-    fn catch_up(&mut self, since: Timestamp, until: Timestamp) {
+    fn catch_up(&mut self, since: Timestamp, now: Timestamp) {
         let last = Self {
             given: self.given.saturating_sub(1),
             ..*self
         };
-        let origin = if self.given > 0 && last.next() > until {
-            until
-        } else if self.next() < since {
-            since
+        let origin = if self.given > 0 && last.next() > now {
+            now
+        } else if self.next() < since.min(now) {
+            since.min(now)
         } else {
             return;
         };
@@ -89,6 +90,8 @@ mod tests {
     use proptest::prelude::*;
     use std::time::Duration;
 
+    const END: Timestamp = Timestamp::MAX;
+
     fn pace(rate: u32) -> Pace {
         Pace::new(NonZeroU32::new(rate).unwrap())
     }
@@ -100,44 +103,62 @@ mod tests {
     #[test]
     fn ten_thousand_operations_take_a_thousand_seconds() {
         let mut pace = pace(10);
-        assert_eq!(pace.take(10_000, at(0), at(0)), 1, "the first waits for nothing");
-        assert_eq!(pace.next(), at(100));
-        assert_eq!(pace.take(9_999, at(0), at(99)), 0);
-        assert_eq!(pace.take(9_999, at(0), at(1_000)), 10);
         assert_eq!(
-            pace.take(9_989, at(0), at(999_800)),
+            pace.take(10_000, at(0), at(0), END),
+            1,
+            "the first waits for nothing"
+        );
+        assert_eq!(pace.next(), at(100));
+        assert_eq!(pace.take(9_999, at(0), at(99), END), 0);
+        assert_eq!(pace.take(9_999, at(0), at(1_000), END), 10);
+        assert_eq!(
+            pace.take(9_989, at(0), at(999_800), END),
             9_988,
             "a jump gives all at once"
         );
-        assert_eq!(pace.take(1, at(0), at(999_900)), 1);
+        assert_eq!(pace.take(1, at(0), at(999_900), END), 1);
     }
 
     #[test]
     fn a_pause_is_no_credit() {
         let mut pace = pace(10);
-        assert_eq!(pace.take(5, at(0), at(400)), 5);
-        assert_eq!(pace.take(100, at(60_000), at(60_000)), 1);
+        assert_eq!(pace.take(5, at(0), at(400), END), 5);
+        assert_eq!(pace.take(100, at(60_000), at(60_000), END), 1);
         assert_eq!(pace.next(), at(60_100));
     }
 
     #[test]
     fn the_next_to_wait_follows_the_last_slot() {
         let mut pace = pace(10);
-        assert_eq!(pace.take(5, at(0), at(1_000)), 5);
+        assert_eq!(pace.take(5, at(0), at(1_000), END), 5);
         assert_eq!(
-            pace.take(3, at(1_000), at(1_000)),
+            pace.take(3, at(1_000), at(1_000), END),
             1,
             "a new schedule after a pause"
         );
-        assert_eq!(pace.take(2, at(1_000), at(1_050)), 0);
-        assert_eq!(pace.take(2, at(1_000), at(1_100)), 1);
+        assert_eq!(pace.take(2, at(1_000), at(1_050), END), 0);
+        assert_eq!(pace.take(2, at(1_000), at(1_100), END), 1);
+    }
+
+    #[test]
+    fn slots_after_the_end_are_for_others() {
+        let mut pace = pace(10);
+        assert_eq!(pace.take(20, at(0), at(5_000), at(1_000)), 11);
+        assert_eq!(pace.take(20, at(0), at(5_000), at(1_000)), 0);
+        assert_eq!(pace.take(60, at(0), at(5_000), END), 40);
+        assert_eq!(
+            pace.take(20, at(0), at(5_000), at(1_000)),
+            0,
+            "none is given twice"
+        );
+        assert_eq!(pace.next(), at(5_100));
     }
 
     #[test]
     fn a_clock_that_is_set_back_does_not_stop_it() {
         let mut pace = pace(10);
-        assert_eq!(pace.take(5, at(1_000_000), at(1_000_000)), 1);
-        assert_eq!(pace.take(5, at(0), at(0)), 1);
+        assert_eq!(pace.take(5, at(1_000_000), at(1_000_000), END), 1);
+        assert_eq!(pace.take(5, at(0), at(0), END), 1);
         assert_eq!(pace.next(), at(100));
     }
 
@@ -153,7 +174,7 @@ mod tests {
             let (mut now, mut taken) = (0, 0);
             for step in steps {
                 now += step;
-                taken += pace.take(usize::MAX, at(0), at(now)) as u64;
+                taken += pace.take(usize::MAX, at(0), at(now), END) as u64;
                 prop_assert_eq!(taken, now * u64::from(rate) / 1_000 + 1);
                 prop_assert!(pace.next() > at(now));
             }

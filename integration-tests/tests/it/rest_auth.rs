@@ -115,6 +115,7 @@ const ROUTES: &[(&str, &str, Right)] = &[
     ("POST", "/_emulator/c2d", Anyone),
     ("GET", "/_emulator/file-notifications", Anyone),
     ("PUT", "/_emulator/containers/{container}", Anyone),
+    ("GET", "/_emulator/tier", Anyone),
     ("GET", "/_emulator/clock", Anyone),
     ("POST", "/_emulator/clock/advance", Anyone),
     ("DELETE", "/_emulator/state", Anyone),
