@@ -9,6 +9,7 @@ use std::time::Duration;
 use hub_core::c2d::Settings as CloudToDeviceSettings;
 use hub_core::limits;
 use hub_core::sas::{Key, derive_device_key};
+use hub_core::tier::Tier;
 use job_service::{Clock, EngineSettings};
 use tokio::net::TcpListener;
 
@@ -78,6 +79,7 @@ pub struct HubBuilder {
     blob_dir: Option<PathBuf>,
     upload_ttl: Duration,
     configuration_interval: Duration,
+    tier: Option<Tier>,
 }
 
 /// Why a hub did not start.
@@ -121,6 +123,7 @@ impl HubBuilder {
             blob_dir: None,
             upload_ttl: limits::UPLOAD_TTL,
             configuration_interval: CONFIGURATION_INTERVAL,
+            tier: None,
         }
     }
 
@@ -265,6 +268,18 @@ impl HubBuilder {
         self
     }
 
+    /// Keeps the limits of a tier; none by default. Jobs run as few at once and
+    /// reach their devices as slowly, by the hub's clock, as the tier says,
+    /// whatever [`HubBuilder::jobs`] allows; basic tiers refuse jobs; messages
+    /// beyond the quota of the day (UTC, by the hub's clock) are refused over
+    /// HTTP and close an MQTT connection. The service's other throttles are not
+    /// imitated.
+    #[must_use]
+    pub fn tier(mut self, tier: Tier) -> Self {
+        self.tier = Some(tier);
+        self
+    }
+
     /// Binds all ports and starts serving. When this returns, clients can connect.
     ///
     /// # Errors
@@ -283,6 +298,10 @@ impl HubBuilder {
             http: self.bind("HTTP", self.ports.http)?,
             https: self.bind("HTTPS", self.ports.https)?,
         };
+        let jobs = match self.tier.and_then(Tier::jobs) {
+            Some(limits) => self.jobs.within(limits),
+            None => self.jobs,
+        };
         let clock = Clock::system();
         let state = Arc::new(HubState::new(
             HubSettings {
@@ -298,12 +317,13 @@ impl HubBuilder {
                 query_lag: self.query_lag,
                 c2d: self.c2d,
                 device_cas: self.device_cas,
+                tier: self.tier,
             },
             clock,
         ));
         Ok(server::start(
             state,
-            self.jobs,
+            jobs,
             self.configuration_interval.max(SHORTEST_CONFIGURATION_INTERVAL),
             listeners,
             tls,

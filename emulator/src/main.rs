@@ -84,6 +84,9 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
     if let Some(seconds) = args.configuration_interval {
         builder = builder.configuration_interval(Duration::from_secs(seconds.get().into()));
     }
+    if let Some(tier) = args.tier()? {
+        builder = builder.tier(tier);
+    }
     let hub = builder.start().await.map_err(|error| args.explain(&error))?;
     if let Some(file) = &args.init_file {
         let text =

@@ -11,7 +11,7 @@
 //! [`query`] selects devices, [`job`] runs an action over them, and
 //! [`configuration`] keeps desired properties on them; [`digital_twin`] shows a
 //! twin by the conventions of IoT Plug and Play; [`blob`] and [`file_upload`]
-//! are about files.
+//! are about files; [`tier`] bounds jobs and messages as the hub's size does.
 
 pub mod blob;
 pub mod c2d;
@@ -32,6 +32,7 @@ pub mod query;
 pub mod registry;
 pub mod registry_job;
 pub mod sas;
+pub mod tier;
 pub mod time;
 pub mod topic;
 pub mod twin;

@@ -122,6 +122,12 @@ impl Clock {
         }
     }
 
+    /// Waits until the time is moved, forward or back, other than by passing;
+    /// a move between this call and the first poll counts.
+    pub fn moved(&self) -> impl Future<Output = ()> + '_ {
+        self.shared.advanced.notified()
+    }
+
     /// Waits for `future`, but not beyond `deadline`. A future that is ready at
     /// once gives its result even after the deadline.
     ///

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use emulator::{DEVELOPMENT_KEY, Listen, Ports, StartError, Strictness};
 use hub_core::c2d;
 use hub_core::job::{CancelRunning, PartialFailure};
+use hub_core::tier::{Sku, Tier};
 use hub_core::{duration, limits};
 use job_service::EngineSettings;
 
@@ -115,6 +116,19 @@ pub(crate) struct Args {
     /// [default: 1]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) configuration_interval: Option<NonZeroU32>,
+    /// Keep the limits of this tier: F1, B1, B2, B3, S1, S2 or S3. Jobs reach as
+    /// many devices a second as there, and telemetry ends with the day's quota
+    #[arg(long, value_name = "SKU")]
+    sku: Option<Sku>,
+    /// Units of the tier, 1 to 200 (B3, S3: 10, F1: 1)
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        requires = "sku",
+        hide_default_value = true
+    )]
+    units: u32,
     /// What to log on stderr: error, warn, info, debug or trace, also by
     /// module. At debug, every refused or closed connection says why
     #[arg(
@@ -196,6 +210,15 @@ impl Args {
             },
             ..EngineSettings::default()
         }
+    }
+
+    /// The tier whose limits the hub keeps.
+    ///
+    /// # Errors
+    /// When there are no hubs of that size.
+    pub(crate) fn tier(&self) -> Result<Option<Tier>, String> {
+        let tier = self.sku.map(|sku| Tier::new(sku, self.units)).transpose();
+        tier.map_err(|e| format!("--units {}: {e}", self.units))
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {

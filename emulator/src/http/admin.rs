@@ -232,6 +232,18 @@ impl MessageToDevice {
     }
 }
 
+/// The limits of the hub's tier, what is left of the day's messages, and with
+/// `?devices=` how long a job over that many devices takes.
+pub(super) async fn tier(State(app): State<App>, RawQuery(query): RawQuery) -> Result<JsonReply, HttpError> {
+    let devices = match query_parameter(query.as_deref(), "devices") {
+        None => app.hub.registry.len() as u64,
+        Some(text) => text
+            .parse()
+            .map_err(|_| ServiceError::invalid(format!("devices={text:?} is not a number of devices")))?,
+    };
+    JsonReply::of(&app.hub.tier_report(devices))
+}
+
 pub(super) async fn clock(State(app): State<App>) -> Result<JsonReply, HttpError> {
     JsonReply::of(&json!({ "now": app.hub.clock.now() }))
 }

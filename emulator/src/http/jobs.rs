@@ -17,6 +17,7 @@ pub(super) async fn create(
     JobPath(id): JobPath,
     JsonBody(body): JsonBody,
 ) -> Result<JsonReply, HttpError> {
+    app.hub.check_jobs_available()?;
     let request = JobRequest::from_json(id.as_str(), &body, app.hub.clock.now())?;
     JsonReply::of(&app.jobs.create(request)?)
 }

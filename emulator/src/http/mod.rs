@@ -178,6 +178,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/_emulator/file-notifications", get(admin::file_notifications))
         .route("/_emulator/containers/{container}", put(admin::create_container))
         .route("/_emulator/query/explain", post(query::explain))
+        .route("/_emulator/tier", get(admin::tier))
         .route("/_emulator/clock", get(admin::clock))
         .route("/_emulator/clock/advance", post(admin::advance_clock))
         .route("/_emulator/state", delete(admin::reset))

@@ -32,6 +32,7 @@ pub(crate) mod row;
 pub(crate) mod session;
 pub(crate) mod settling;
 pub(crate) mod telemetry;
+pub(crate) mod tier;
 pub(crate) mod twins;
 
 use std::path::PathBuf;
@@ -41,6 +42,7 @@ use std::time::Duration;
 use hub_core::c2d::Settings as CloudToDeviceSettings;
 use hub_core::error::{ErrorCode, ServiceError};
 use hub_core::sas::Key;
+use hub_core::tier::Tier;
 use job_service::Clock;
 
 use self::access::Policies;
@@ -55,6 +57,7 @@ use self::outbox::CloseReason;
 use self::registry::Registry;
 use self::registry_jobs::RegistryJobs;
 use self::telemetry::{LogBounds, TelemetryLog};
+use self::tier::MessageQuota;
 use crate::blobs::BlobStore;
 use crate::tls::DeviceCa;
 
@@ -95,6 +98,8 @@ pub(crate) struct HubSettings {
     pub(crate) blob_key: Key,
     /// How long a device may take for a file upload.
     pub(crate) upload_ttl: Duration,
+    /// Whose limits the hub keeps; none by default.
+    pub(crate) tier: Option<Tier>,
 }
 
 /// Everything that a hub knows.
@@ -105,6 +110,7 @@ pub(crate) struct HubState {
     pub(crate) views: Arc<Views>,
     pub(crate) counters: Counters,
     pub(crate) telemetry: TelemetryLog,
+    pub(crate) message_quota: MessageQuota,
     pub(crate) c2d: CloudToDevice,
     pub(crate) device_cas: DeviceCas,
     pub(crate) blobs: Arc<BlobStore>,
@@ -128,6 +134,7 @@ impl HubState {
             clock,
             registry: Registry::default(),
             counters: Counters::default(),
+            message_quota: MessageQuota::default(),
             file_notifications: FileNotifications::default(),
             configurations: Configurations::default(),
             registry_jobs: RegistryJobs::default(),
@@ -150,6 +157,7 @@ impl HubState {
             blob_dir: None,
             blob_key: Key::from_bytes(&[0; 32]),
             upload_ttl: Duration::from_secs(60),
+            tier: None,
         };
         Self::new(settings, Clock::manual(hub_core::time::Timestamp::NEVER))
     }
@@ -166,6 +174,7 @@ impl HubState {
             views,
             counters,
             telemetry,
+            message_quota,
             c2d,
             device_cas,
             blobs,
@@ -183,6 +192,7 @@ impl HubState {
         }
         c2d.clear();
         telemetry.clear();
+        message_quota.clear();
         device_cas.reset();
         blobs.forget_blocks();
         file_notifications.clear();

@@ -134,25 +134,32 @@ impl Session {
 
     /// Accepts a device-to-cloud message. When this returns the message is
     /// kept, or the outbox is closed.
-    pub(crate) fn telemetry(&self, properties: MessageProperties, body: &[u8]) {
-        if let Some(now) = self.with(|_, now| now) {
-            self.keep(now, properties, body);
+    ///
+    /// # Errors
+    /// `IotHubQuotaExceeded` when the messages of the day are used up.
+    pub(crate) fn telemetry(&self, properties: MessageProperties, body: &[u8]) -> Result<(), ServiceError> {
+        match self.with(|_, now| now) {
+            Some(now) => self.keep(now, properties, body),
+            None => Ok(()),
         }
     }
 
     /// Accepts the message that the device left for the case that its
-    /// connection breaks, whoever broke it; not of an identity that is gone.
+    /// connection breaks, whoever broke it; not of an identity that is gone,
+    /// nor beyond the quota of the day.
     pub(crate) fn will(&self, properties: MessageProperties, body: &[u8]) {
         let exists = self.cell.lock().endpoint(self.target.module.as_ref()).is_ok();
-        if exists {
-            self.keep(self.hub.clock.now(), properties, body);
+        if exists && let Err(error) = self.keep(self.hub.clock.now(), properties, body) {
+            tracing::debug!(target = %self.target, %error, "the will is dropped");
         }
     }
 
-    fn keep(&self, now: Timestamp, properties: MessageProperties, body: &[u8]) {
+    fn keep(&self, now: Timestamp, properties: MessageProperties, body: &[u8]) -> Result<(), ServiceError> {
+        self.hub.take_quota(now, [(&properties, body)])?;
         // Copied: the body is a slice of the connection's read buffer.
         let body = Bytes::copy_from_slice(body);
         self.hub.keep_telemetry(&self.target, now, properties, body);
+        Ok(())
     }
 
     /// Answers the device's request for its own twin.

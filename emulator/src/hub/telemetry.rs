@@ -11,6 +11,7 @@ use hub_core::property_bag::MessageProperties;
 use hub_core::time::Timestamp;
 
 use super::HubState;
+use super::tier::metered_parts;
 
 /// One device-to-cloud message.
 #[derive(Debug, Clone)]
@@ -123,19 +124,21 @@ impl HubState {
     /// as it is.
     ///
     /// # Errors
-    /// `DeviceNotFound`, `ModuleNotFound`; nothing is kept then.
+    /// `DeviceNotFound`, `ModuleNotFound`, `IotHubQuotaExceeded`; nothing is
+    /// kept then.
     pub(crate) fn accept_telemetry(
         &self,
         source: &Target,
         messages: Vec<(MessageProperties, Bytes)>,
     ) -> Result<(), ServiceError> {
         let now = self.clock.now();
-        self.registry
-            .cell(&source.device)?
-            .lock()
-            .endpoint(source.module.as_ref())?
-            .connection
-            .last_activity = now;
+        {
+            let cell = self.registry.cell(&source.device)?;
+            let mut state = cell.lock();
+            let endpoint = state.endpoint(source.module.as_ref())?;
+            self.take_quota(now, metered_parts(&messages))?;
+            endpoint.connection.last_activity = now;
+        }
         for (properties, body) in messages {
             self.keep_telemetry(source, now, properties, body);
         }

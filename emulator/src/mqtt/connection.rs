@@ -99,7 +99,12 @@ where
         Err(ending) => ending,
     };
     tracing::debug!(target = %session.target(), %ending, "connection ended");
-    if matches!(ending, Ending::Violation(_) | Ending::Wire(_)) {
+    let broke_the_rules = match &ending {
+        // A quota that is used up is no fault of the device's.
+        Ending::Violation(violation) => !matches!(violation, Violation::Refused(_)),
+        ending => matches!(ending, Ending::Wire(_)),
+    };
+    if broke_the_rules {
         hub.counters.protocol_violations.add(1);
     }
     match (ending, will) {

@@ -8,6 +8,7 @@ use std::num::NonZeroU16;
 
 use bytes::BytesMut;
 use hub_core::c2d::LockToken;
+use hub_core::error::ServiceError;
 use hub_core::ids::Target;
 use hub_core::limits;
 use hub_core::property_bag::MessageProperties;
@@ -42,6 +43,8 @@ pub(super) enum Violation {
     Properties(String),
     #[error("the message exceeds {} bytes", limits::D2C_MESSAGE_BYTES)]
     MessageTooLarge,
+    #[error("the message is refused: {0}")]
+    Refused(ServiceError),
     #[error("an answer could not be encoded: {0}")]
     Encoding(#[from] WireError),
 }
@@ -160,7 +163,9 @@ fn handle_publish(publish: &Publish, session: &Session, out: &mut BytesMut) -> R
             if publish.dup {
                 properties.application.insert("mqtt-dup".into(), "true".into());
             }
-            session.telemetry(properties, &publish.payload);
+            session
+                .telemetry(properties, &publish.payload)
+                .map_err(Violation::Refused)?;
         }
         DeviceTopic::TwinGet { rid } => session.read_twin(rid),
         DeviceTopic::TwinPatchReported { rid, version } => {

@@ -14,6 +14,7 @@
 //! Source: the jobs guide; choices of the emulator's own are marked.
 
 mod filter;
+mod pace;
 mod record;
 mod request;
 mod state;
@@ -23,6 +24,7 @@ mod view;
 mod state_tests;
 
 pub use filter::JobFilter;
+pub use pace::Pace;
 pub use record::{DeviceRecord, Outcome, RecordError, RecordState, Statistics};
 pub use request::{JobRequest, TwinUpdate};
 pub use state::{CancelRunning, Job, PartialFailure};

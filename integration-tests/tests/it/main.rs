@@ -44,4 +44,5 @@ mod rest_modules;
 mod rest_queries;
 mod rest_twins;
 mod scenario;
+mod tier;
 mod x509;

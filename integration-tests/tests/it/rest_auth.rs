@@ -116,6 +116,7 @@ const ROUTES: &[(&str, &str, Right)] = &[
     ("GET", "/_emulator/file-notifications", Anyone),
     ("PUT", "/_emulator/containers/{container}", Anyone),
     ("POST", "/_emulator/query/explain", Anyone),
+    ("GET", "/_emulator/tier", Anyone),
     ("GET", "/_emulator/clock", Anyone),
     ("POST", "/_emulator/clock/advance", Anyone),
     ("DELETE", "/_emulator/state", Anyone),

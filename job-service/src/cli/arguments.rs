@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use hub_core::duration;
 use hub_core::ids::JobId;
 use hub_core::json;
+use hub_core::tier::Sku;
 use serde_json::Value;
 
 const EXAMPLES: &str = r#"Examples, after `export IOTHUB_CONNECTION_STRING='HostName=…;SharedAccessKeyName=…;SharedAccessKey=…'`:
@@ -22,8 +23,13 @@ const EXAMPLES: &str = r#"Examples, after `export IOTHUB_CONNECTION_STRING='Host
   Against a local hub without TLS:
     job-service --endpoint http://localhost:8080 list
 
+  How long a job over 10,000 devices takes on the smallest paid hub:
+    job-service forecast --sku S1 --devices 10000
+
 Exit status: 0 when all devices succeeded, 1 when the job or some device failed,
-2 for wrong arguments or when the hub cannot be reached or refuses."#;
+2 for wrong arguments or when the hub cannot be reached or refuses. Commands
+that only look (list, devices, forecast) end with 0 whatever they show; so do
+cancel and --detach when the hub agrees."#;
 
 /// Runs an action over many devices at a later time, and shows what becomes of it.
 ///
@@ -32,14 +38,16 @@ Exit status: 0 when all devices succeeded, 1 when the job or some device failed,
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Connection string of the hub's policy `service` or `iothubowner`
+    /// Connection string of the hub's policy `service` or `iothubowner`; every
+    /// command but forecast needs it
     #[arg(
         long,
+        global = true,
         env = "IOTHUB_CONNECTION_STRING",
         hide_env_values = true,
         value_name = "TEXT"
     )]
-    pub(super) connection_string: String,
+    pub(super) connection_string: Option<String>,
     /// Certificates (PEM) to trust instead of the machine's own, such as a local hub's CA
     #[arg(long, value_name = "FILE", global = true)]
     pub(super) ca_file: Option<PathBuf>,
@@ -113,6 +121,18 @@ pub(super) enum Command {
         /// The job
         #[arg(value_parser = job_id)]
         id: JobId,
+    },
+    /// Tell what a hub of a tier allows, and how long a job takes on it; asks no hub
+    Forecast {
+        /// The tier: F1, S1, S2 or S3
+        #[arg(long, value_name = "SKU")]
+        sku: Sku,
+        /// How many units the hub has
+        #[arg(long, default_value_t = 1, value_name = "NUMBER")]
+        units: u32,
+        /// How many devices the job selects
+        #[arg(long, value_name = "NUMBER")]
+        devices: u64,
     },
     /// Cancel a job that has not started
     Cancel {
@@ -214,6 +234,7 @@ mod tests {
         assert_eq!(payload["lockTime"], "10m");
         assert_eq!(schedule.delay, Duration::from_secs(20));
         assert_eq!(schedule.run, Place::Hub);
+        assert!(parse(&["forecast", "--sku", "s3", "--units", "4", "--devices", "10000"]).is_ok());
         assert!(
             parse(&[
                 "twin",
@@ -230,6 +251,7 @@ mod tests {
             &["method", "--name", "m"],
             &["method", "--name", "m", "--query", "*", "--payload", "{"],
             &["watch", "a b"],
+            &["forecast", "--sku", "S4", "--devices", "1"],
         ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use hub_core::ids::JobId;
 use hub_core::job::JobRequest;
+use hub_core::tier::Tier;
 use job_service::rest::{ClientOptions, RestFleet, ServiceClient};
 use job_service::{Clock, EngineSettings, JobEngine};
 use serde_json::{Value, json};
@@ -27,6 +28,19 @@ const FAILURES: u8 = 1;
 
 /// Carries out the command.
 pub(crate) async fn run(arguments: Arguments) -> Outcome<ExitCode> {
+    let output = arguments.output;
+    if let Command::Forecast { sku, units, devices } = arguments.command {
+        let tier = Tier::new(sku, units)?;
+        let jobs = tier.check_jobs()?;
+        print(&match output {
+            Output::Table => report::forecast(tier, jobs, devices),
+            Output::Json => report::json(&report::forecast_json(tier, jobs, devices)),
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(connection_string) = arguments.connection_string else {
+        return Err("no hub: give --connection-string or set IOTHUB_CONNECTION_STRING".into());
+    };
     let ca_pem = arguments.ca_file.as_ref().map(|file| {
         std::fs::read(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))
     });
@@ -34,8 +48,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome<ExitCode> {
         endpoint: arguments.endpoint,
         ca_pem: ca_pem.transpose()?,
     };
-    let client = Arc::new(ServiceClient::new(&arguments.connection_string, &options)?);
-    let output = arguments.output;
+    let client = Arc::new(ServiceClient::new(&connection_string, &options)?);
     match arguments.command {
         Command::Method {
             name,
@@ -67,6 +80,8 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome<ExitCode> {
             let action = json!({"type": "scheduleUpdateTwin", "updateTwin": update});
             start(client, &schedule, action, output).await
         }
+        // Needs no hub, see above.
+        Command::Forecast { .. } => Ok(ExitCode::SUCCESS),
         Command::Watch { id } => {
             if client.job(&id).await?.is_none() {
                 return Err(no_such_job(&id));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use hub_core::tier::{JobLimits, Tier};
 use hub_core::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -108,6 +109,40 @@ pub(super) fn devices(records: &[Value]) -> String {
     let mut out = table(&lines);
     out.push_str(&failure_table(records));
     out
+}
+
+/// What a tier allows and how long a job over `devices` devices takes on it.
+pub(super) fn forecast(tier: Tier, jobs: JobLimits, devices: u64) -> String {
+    let seconds = jobs.duration(devices).as_secs();
+    table(&[
+        [
+            "tier".to_owned(),
+            format!("{}, units: {}", tier.sku().name(), tier.units()),
+        ],
+        ["jobs at once".to_owned(), jobs.concurrent.to_string()],
+        [
+            "devices a second".to_owned(),
+            jobs.operations_per_second.to_string(),
+        ],
+        [
+            "messages a day".to_owned(),
+            format!("{} of {} bytes", tier.messages_per_day(), tier.message_block()),
+        ],
+        [format!("{devices} devices"), format!("at least {seconds} s")],
+    ])
+}
+
+/// The same for programs.
+pub(super) fn forecast_json(tier: Tier, jobs: JobLimits, devices: u64) -> Value {
+    json!({
+        "sku": tier.sku(),
+        "units": tier.units(),
+        "concurrentJobs": jobs.concurrent,
+        "jobDeviceOperationsPerSecond": jobs.operations_per_second,
+        "messagesPerDay": tier.messages_per_day(),
+        "messageBlockBytes": tier.message_block(),
+        "forecast": {"devices": devices, "seconds": jobs.duration(devices).as_secs()},
+    })
 }
 
 fn failure_table(records: &[Value]) -> String {
@@ -251,6 +286,24 @@ mod tests {
              1       GatewayTimeout   why          d2\n"
         );
         assert!(devices(&[]).starts_with("no devices"));
+    }
+
+    #[test]
+    fn a_forecast_tells_limits_and_time() {
+        let tier = Tier::new(hub_core::tier::Sku::S1, 1).unwrap();
+        let jobs = tier.jobs().unwrap();
+        assert_eq!(
+            forecast(tier, jobs, 10_000),
+            "tier              S1, units: 1\n\
+             jobs at once      1\n\
+             devices a second  10\n\
+             messages a day    400000 of 4096 bytes\n\
+             10000 devices     at least 1000 s\n"
+        );
+        assert_eq!(
+            forecast_json(tier, jobs, 10_000)["forecast"],
+            json!({"devices": 10_000, "seconds": 1_000})
+        );
     }
 
     #[test]

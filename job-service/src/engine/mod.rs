@@ -7,17 +7,19 @@
 //! ```
 //!
 //! The `table` knows which job waits for what, `cell` holds one job, the
-//! `scheduler` starts jobs at their time and `runner` takes one through its
-//! devices. The order of locks is table, then cell; neither is held across an
+//! `scheduler` starts jobs at their time, `runner` takes one through its
+//! devices, and `pacing` tells it how fast. The order of locks is table, then cell; neither is held across an
 //! await.
 
 mod cell;
+mod pacing;
 mod runner;
 mod scheduler;
 mod table;
 #[cfg(test)]
 mod tests;
 
+use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,12 +30,14 @@ use hub_core::job::{
     CancelRunning, CreatedJob, Job, JobFilter, JobRequest, JobView, PartialFailure, RecordView,
 };
 use hub_core::limits;
+use hub_core::tier::JobLimits;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::{Clock, Fleet};
 use cell::JobCell;
 pub use cell::Progress;
+use pacing::Pacing;
 use table::Table;
 
 /// Records that a scan looks at before it lets go of the job's lock.
@@ -53,6 +57,9 @@ pub struct EngineSettings {
     /// Jobs that have not ended, whatever they wait for. Creating one more is
     /// refused with `ThrottlingMaxActiveJobCountExceeded`.
     pub active_jobs: usize,
+    /// Operations on devices that all jobs together begin in a second of the
+    /// clock; `None` bounds them by nothing but [`EngineSettings::fan_out`].
+    pub operations_per_second: Option<NonZeroU32>,
     /// Records kept over all jobs, each job itself counted as one. Beyond
     /// that, the jobs that ended first are forgotten.
     pub records: usize,
@@ -64,12 +71,25 @@ pub struct EngineSettings {
     pub cancel_running: CancelRunning,
 }
 
+impl EngineSettings {
+    /// The same, with as many jobs at once and operations a second as a tier allows.
+    #[must_use]
+    pub fn within(self, tier: JobLimits) -> Self {
+        Self {
+            running_jobs: tier.concurrent,
+            operations_per_second: Some(tier.operations_per_second),
+            ..self
+        }
+    }
+}
+
 impl Default for EngineSettings {
     fn default() -> Self {
         Self {
             fan_out: limits::JOB_FAN_OUT,
             running_jobs: 100,
             active_jobs: limits::JOBS_ACTIVE,
+            operations_per_second: None,
             records: limits::JOB_RECORDS,
             retention: limits::JOB_RETENTION,
             partial_failure: PartialFailure::default(),
@@ -103,6 +123,7 @@ struct Shared<F> {
     clock: Clock,
     settings: EngineSettings,
     table: Mutex<Table>,
+    pacing: Pacing,
     /// Tells the scheduler to look at the table again.
     changed: Notify,
 }
@@ -132,6 +153,7 @@ impl<F: Fleet> JobEngine<F> {
             fleet,
             clock,
             table: Mutex::new(Table::new(&settings)),
+            pacing: Pacing::new(settings.operations_per_second),
             settings,
             changed: Notify::new(),
         });

@@ -1,9 +1,11 @@
 //! Takes one running job through its devices.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use futures_util::future::{Fuse, FusedFuture};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hub_core::error::ServiceError;
 use hub_core::ids::Target;
@@ -21,14 +23,17 @@ const BATCH: usize = 256;
 pub(super) async fn run<F: Fleet>(shared: Arc<Shared<F>>, cell: Arc<JobCell>, window_end: Timestamp) {
     let clock = &shared.clock;
     tokio::select! {
-        done = AssertUnwindSafe(drive(&shared, &cell)).catch_unwind() => {
+        // In this order: a stop is prompt, and what was due before the end of
+        // the window counts even if the clock has jumped over both.
+        biased;
+        () = cell.stopped() => {}
+        done = AssertUnwindSafe(drive(&shared, &cell, window_end)).catch_unwind() => {
             // The panic itself has been reported by the panic hook.
             if done.is_err() {
                 cell.update(|job| job.fail("the operation on a device crashed", clock.now()));
             }
         }
         () = clock.sleep_until(window_end) => cell.update(|job| job.close_window(clock.now())),
-        () = cell.stopped() => {}
     }
     shared.table().retire(&cell, clock.now());
     shared.changed.notify_one();
@@ -42,9 +47,9 @@ pub(super) async fn run<F: Fleet>(shared: Arc<Shared<F>>, cell: Arc<JobCell>, wi
     );
 }
 
-async fn drive<F: Fleet>(shared: &Shared<F>, cell: &JobCell) {
+async fn drive<F: Fleet>(shared: &Shared<F>, cell: &JobCell, window_end: Timestamp) {
     match select(shared, cell).await {
-        Ok(targets) => act_on_all(shared, cell, &targets).await,
+        Ok(targets) => act_on_all(shared, cell, &targets, window_end).await,
         Err(error) => cell.update(|job| job.fail(&error.message, shared.clock.now())),
     }
 }
@@ -57,41 +62,61 @@ async fn select<F: Fleet>(shared: &Shared<F>, cell: &JobCell) -> Result<Vec<Targ
     Ok(cell.update(|job| job.select(targets, shared.clock.now())))
 }
 
-async fn act_on_all<F: Fleet>(shared: &Shared<F>, cell: &JobCell, targets: &[Target]) {
+async fn act_on_all<F: Fleet>(shared: &Shared<F>, cell: &JobCell, targets: &[Target], window_end: Timestamp) {
+    let clock = &shared.clock;
     let fan_out = shared.settings.fan_out.max(1);
     let mut begun = 0;
     let mut in_flight = FuturesUnordered::new();
     let mut done = Vec::with_capacity(BATCH);
+    // Since when there has been room for an operation that may not begin yet.
+    let mut waiting_since = None;
+    // Kept between the turns of the loop: whoever asks anew is the last in line.
+    let mut leave = pin!(Fuse::terminated());
     loop {
-        let next = begun..targets.len().min(begun + fan_out - in_flight.len());
-        if !next.is_empty() {
-            let now = shared.clock.now();
-            cell.update(|job| {
-                for number in next.clone() {
-                    job.begin(number, now);
-                }
-            });
-            begun = next.end;
-            in_flight.extend(next.map(|number| act(shared, cell, number, &targets[number])));
+        let room = (targets.len() - begun).min(fan_out - in_flight.len());
+        if room == 0 {
+            waiting_since = None;
+        } else if leave.is_terminated() {
+            let now = clock.now();
+            let since = waiting_since.map_or(now, |since: Timestamp| since.min(now));
+            waiting_since = Some(since);
+            leave.set(shared.pacing.take(clock, room, since, window_end).fuse());
         }
-        let Some(first) = in_flight.next().await else {
-            return;
-        };
-        done.push(first);
-        while done.len() < BATCH
-            && let Some(Some(another)) = in_flight.next().now_or_never()
-        {
-            done.push(another);
-        }
-        let now = shared.clock.now();
-        cell.update(|job| {
-            for (number, result) in done.drain(..) {
-                job.settle(number, result, now);
+        tokio::select! {
+            biased;
+            count = &mut leave, if !leave.is_terminated() => {
+                let next = begun..begun + count;
+                let now = clock.now();
+                cell.update(|job| {
+                    for number in next.clone() {
+                        job.begin(number, now);
+                    }
+                });
+                begun = next.end;
+                in_flight.extend(next.map(|number| act(shared, cell, number, &targets[number])));
             }
-        });
-        // A fleet that answers instantly must not keep the window, a stop or
-        // other tasks from their turn.
-        tokio::task::consume_budget().await;
+            Some(first) = in_flight.next(), if !in_flight.is_empty() => {
+                done.push(first);
+                while done.len() < BATCH
+                    && let Some(Some(another)) = in_flight.next().now_or_never()
+                {
+                    done.push(another);
+                }
+                let now = clock.now();
+                cell.update(|job| {
+                    for (number, result) in done.drain(..) {
+                        job.settle(number, result, now);
+                    }
+                });
+                // A fleet that answers instantly must not keep the window, a
+                // stop or other tasks from their turn. After the end of the
+                // window no operation begins, so what is left is little.
+                if now < window_end {
+                    tokio::task::consume_budget().await;
+                }
+            }
+            else => return,
+        }
     }
 }
 

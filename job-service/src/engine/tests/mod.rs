@@ -1,6 +1,8 @@
 //! The engine over a fleet in memory and a clock that stands still.
 
 mod keeping;
+mod model;
+mod pacing;
 mod running;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,183 @@
+//! How fast jobs may begin operations on devices.
+
+use std::num::NonZeroU32;
+
+use crate::time::Timestamp;
+
+const TICKS_PER_SECOND: u64 = 10_000_000;
+
+/// A schedule of slots, `rate` a second, each for one operation.
+///
+/// Slots that pass while an operation waits are not lost: when the clock jumps,
+/// all operations that were due by then may begin. Slots that pass while
+/// nobody waits are lost, so there is no burst after a pause. The service's
+/// own throttles average over about a minute; the emulator's choice is the
+/// schedule that forecasts the end of a job to the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    rate: NonZeroU32,
+    /// Where the schedule was last set up.
+    origin: Timestamp,
+    /// Slots that were given since.
+    given: u64,
+}
+
+impl Pace {
+    /// A schedule with `rate` slots a second, none of which is given.
+    #[must_use]
+    pub fn new(rate: NonZeroU32) -> Self {
+        Self {
+            rate,
+            origin: Timestamp::NEVER,
+            given: 0,
+        }
+    }
+
+    /// Gives at most `wanted` of the slots that have come, to operations that
+    /// have been waiting since `since` and may begin up to `end`; the number
+    /// that was given.
+    pub fn take(&mut self, wanted: usize, since: Timestamp, now: Timestamp, end: Timestamp) -> usize {
+        self.catch_up(since, now);
+        // The slot number n lies n/rate seconds after the origin; the one that
+        // comes at this very moment counts.
+        let elapsed = ticks_between(self.origin, now.min(end));
+        let due = match elapsed {
+            None => 0,
+            Some(elapsed) => {
+                u128::from(elapsed) * u128::from(self.rate.get()) / u128::from(TICKS_PER_SECOND) + 1
+            }
+        };
+        let left = due.saturating_sub(u128::from(self.given));
+        let taken = wanted.min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.given = self.given.saturating_add(taken as u64);
+        taken
+    }
+
+    /// When the next slot is.
+    #[must_use]
+    pub fn next(&self) -> Timestamp {
+        let ticks =
+            (u128::from(self.given) * u128::from(TICKS_PER_SECOND)).div_ceil(u128::from(self.rate.get()));
+        let ticks = i64::try_from(ticks).unwrap_or(i64::MAX);
+        Timestamp::from_unix_ticks(self.origin.unix_ticks().saturating_add(ticks))
+    }
+
+    /// Begins a new schedule where the old one is over: nobody waited for its
+    /// next slots, or the clock was set back before its last one.
+    fn catch_up(&mut self, since: Timestamp, now: Timestamp) {
+        let last = Self {
+            given: self.given.saturating_sub(1),
+            ..*self
+        };
+        let origin = if self.given > 0 && last.next() > now {
+            now
+        } else if self.next() < since.min(now) {
+            since.min(now)
+        } else {
+            return;
+        };
+        (self.origin, self.given) = (origin, 0);
+    }
+}
+
+fn ticks_between(earlier: Timestamp, later: Timestamp) -> Option<u64> {
+    u64::try_from(later.unix_ticks().saturating_sub(earlier.unix_ticks())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    const END: Timestamp = Timestamp::MAX;
+
+    fn pace(rate: u32) -> Pace {
+        Pace::new(NonZeroU32::new(rate).unwrap())
+    }
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_unix_seconds(1_767_322_000).saturating_add(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn ten_thousand_operations_take_a_thousand_seconds() {
+        let mut pace = pace(10);
+        assert_eq!(
+            pace.take(10_000, at(0), at(0), END),
+            1,
+            "the first waits for nothing"
+        );
+        assert_eq!(pace.next(), at(100));
+        assert_eq!(pace.take(9_999, at(0), at(99), END), 0);
+        assert_eq!(pace.take(9_999, at(0), at(1_000), END), 10);
+        assert_eq!(
+            pace.take(9_989, at(0), at(999_800), END),
+            9_988,
+            "a jump gives all at once"
+        );
+        assert_eq!(pace.take(1, at(0), at(999_900), END), 1);
+    }
+
+    #[test]
+    fn a_pause_is_no_credit() {
+        let mut pace = pace(10);
+        assert_eq!(pace.take(5, at(0), at(400), END), 5);
+        assert_eq!(pace.take(100, at(60_000), at(60_000), END), 1);
+        assert_eq!(pace.next(), at(60_100));
+    }
+
+    #[test]
+    fn the_next_to_wait_follows_the_last_slot() {
+        let mut pace = pace(10);
+        assert_eq!(pace.take(5, at(0), at(1_000), END), 5);
+        assert_eq!(
+            pace.take(3, at(1_000), at(1_000), END),
+            1,
+            "a new schedule after a pause"
+        );
+        assert_eq!(pace.take(2, at(1_000), at(1_050), END), 0);
+        assert_eq!(pace.take(2, at(1_000), at(1_100), END), 1);
+    }
+
+    #[test]
+    fn slots_after_the_end_are_for_others() {
+        let mut pace = pace(10);
+        assert_eq!(pace.take(20, at(0), at(5_000), at(1_000)), 11);
+        assert_eq!(pace.take(20, at(0), at(5_000), at(1_000)), 0);
+        assert_eq!(pace.take(60, at(0), at(5_000), END), 40);
+        assert_eq!(
+            pace.take(20, at(0), at(5_000), at(1_000)),
+            0,
+            "none is given twice"
+        );
+        assert_eq!(pace.next(), at(5_100));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_stop_it() {
+        let mut pace = pace(10);
+        assert_eq!(pace.take(5, at(1_000_000), at(1_000_000), END), 1);
+        assert_eq!(pace.take(5, at(0), at(0), END), 1);
+        assert_eq!(pace.next(), at(100));
+    }
+
+    proptest! {
+        /// However the waiting is cut into looks, as many operations begin as
+        /// there are slots.
+        #[test]
+        fn looks_do_not_change_the_schedule(
+            rate in 1_u32..1_000,
+            steps in prop::collection::vec(0_u64..2_000, 1..50),
+        ) {
+            let mut pace = pace(rate);
+            let (mut now, mut taken) = (0, 0);
+            for step in steps {
+                now += step;
+                taken += pace.take(usize::MAX, at(0), at(now), END) as u64;
+                prop_assert_eq!(taken, now * u64::from(rate) / 1_000 + 1);
+                prop_assert!(pace.next() > at(now));
+            }
+        }
+    }
+}
