@@ -5,7 +5,7 @@
 //! Explorer does. A device that receives over HTTP polls, and names what it
 //! holds by the ETag of the answer.
 
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use super::auth::{DeviceCaller, ServiceCaller};
 use super::error::HttpError;
 use super::message_headers::{headers_from_properties, properties_from_headers};
 use super::reply::JsonReply;
-use super::request::{RawBody, TargetPath, query_parameter};
+use super::request::{LastName, RawBody, TargetPath, query_parameter};
 
 /// Sends a message to the device or module in the path.
 pub(super) async fn send(
@@ -66,7 +66,7 @@ fn headers_of(delivery: &Delivery) -> HeaderMap {
 pub(super) async fn settle(
     DeviceCaller(target): DeviceCaller,
     State(app): State<App>,
-    Path((_, token)): Path<(String, String)>,
+    LastName(token): LastName,
     RawQuery(query): RawQuery,
 ) -> Result<StatusCode, HttpError> {
     let settlement = match query_parameter(query.as_deref(), "reject") {
@@ -82,7 +82,7 @@ pub(super) async fn settle(
 pub(super) async fn abandon(
     DeviceCaller(target): DeviceCaller,
     State(app): State<App>,
-    Path((_, token)): Path<(String, String)>,
+    LastName(token): LastName,
 ) -> Result<StatusCode, HttpError> {
     app.hub
         .settle_message(&target, LockToken::parse(&token)?, Settlement::Abandon)?;

@@ -3,7 +3,7 @@
 //! As with a device's messages, the ETag of a batch names it until it is
 //! completed or abandoned.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use hub_core::c2d::LockToken;
@@ -12,6 +12,7 @@ use super::App;
 use super::auth::ServiceCaller;
 use super::error::HttpError;
 use super::reply::JsonReply;
+use super::request::LastName;
 
 /// The media type of a batch (guide on cloud-to-device messages).
 const FEEDBACK: HeaderValue = HeaderValue::from_static("application/vnd.microsoft.iothub.feedback.json");
@@ -33,7 +34,7 @@ pub(super) async fn receive(_: ServiceCaller, State(app): State<App>) -> Result<
 pub(super) async fn complete(
     _: ServiceCaller,
     State(app): State<App>,
-    Path(token): Path<String>,
+    LastName(token): LastName,
 ) -> Result<StatusCode, HttpError> {
     app.hub.complete_feedback(LockToken::parse(&token)?)?;
     Ok(StatusCode::NO_CONTENT)
@@ -43,7 +44,7 @@ pub(super) async fn complete(
 pub(super) async fn abandon(
     _: ServiceCaller,
     State(app): State<App>,
-    Path(token): Path<String>,
+    LastName(token): LastName,
 ) -> Result<StatusCode, HttpError> {
     app.hub.abandon_feedback(LockToken::parse(&token)?)?;
     Ok(StatusCode::NO_CONTENT)
