@@ -13,6 +13,8 @@ pub const IDENTITY_ID_CHARS: usize = 128;
 pub const JOB_ID_CHARS: usize = 64;
 /// Characters in a status reason (identity).
 pub const STATUS_REASON_CHARS: usize = 128;
+/// Characters in a module's `managedBy`; the emulator's own.
+pub const MANAGED_BY_CHARS: usize = 128;
 /// Modules of one device (quotas).
 pub const MODULES_PER_DEVICE: usize = 50;
 /// Devices and modules of one hub (quotas).

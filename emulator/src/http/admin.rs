@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use base64::Engine as _;
@@ -25,7 +25,7 @@ use super::App;
 use super::error::HttpError;
 use super::files::storage_host;
 use super::reply::JsonReply;
-use super::request::{JsonBody, query_parameter};
+use super::request::{JsonBody, LastName, query_parameter};
 use crate::blobs::StoreError;
 use crate::hub::counters::CounterValues;
 use crate::hub::internal;
@@ -107,7 +107,7 @@ pub(super) async fn file_notifications(
 /// gives its address with a token that opens it.
 pub(super) async fn create_container(
     State(app): State<App>,
-    Path(name): Path<String>,
+    LastName(name): LastName,
     headers: HeaderMap,
 ) -> Result<JsonReply, HttpError> {
     let container =

@@ -2,9 +2,8 @@
 //! devices. In the cloud this is a part of the resource manager, whose API the
 //! hub does not have.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use bytes::Bytes;
 use hub_core::error::{ErrorCode, ServiceError};
 use hub_core::registry::Thumbprint;
 use hub_core::time::Timestamp;
@@ -13,6 +12,7 @@ use serde::Serialize;
 use super::App;
 use super::error::HttpError;
 use super::reply::JsonReply;
+use super::request::{LastName, RawBody};
 use crate::hub::device_cas::DeviceCas;
 use crate::tls::DeviceCa;
 
@@ -52,7 +52,7 @@ pub(super) async fn list(State(app): State<App>) -> Result<JsonReply, HttpError>
 
 /// Registers the authorities in the body, a PEM text. Answers with all that
 /// are registered then.
-pub(super) async fn add(State(app): State<App>, body: Bytes) -> Result<JsonReply, HttpError> {
+pub(super) async fn add(State(app): State<App>, RawBody(body): RawBody) -> Result<JsonReply, HttpError> {
     DeviceCa::parse(&body)
         .and_then(|more| app.hub.device_cas.add(more))
         .map_err(|e| ServiceError::invalid(format!("the body should be authorities in PEM: {e}")))?;
@@ -63,7 +63,7 @@ pub(super) async fn add(State(app): State<App>, body: Bytes) -> Result<JsonReply
 /// Devices that are connected stay so.
 pub(super) async fn remove(
     State(app): State<App>,
-    Path(thumbprint): Path<String>,
+    LastName(thumbprint): LastName,
 ) -> Result<StatusCode, HttpError> {
     let thumbprint = Thumbprint::parse(&thumbprint)?;
     if app.hub.device_cas.remove(&thumbprint) {

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post, put};
 use hub_core::error::{ErrorCode, ServiceError};
@@ -169,7 +169,8 @@ pub(crate) fn router(app: App) -> Router {
             "/digitaltwins/{device}/components/{component}/commands/{command}",
             post(digital_twins::invoke),
         )
-        .layer(from_fn_with_state(app.clone(), check_version));
+        .layer(from_fn_with_state(app.clone(), check_version))
+        .layer(from_fn(refuse_head));
     let admin = Router::new()
         .route("/_emulator/health", get(admin::health))
         .route("/_emulator/counters", get(admin::counters))
@@ -211,6 +212,15 @@ async fn blob_or_unknown(State(app): State<App>, request: Request) -> Response {
 async fn unknown_method(method: Method, request: Request) -> HttpError {
     let text = format!("{method} is not supported at {}", request.uri().path());
     HttpError::from(ServiceError::new(ErrorCode::GenericMethodNotAllowed, text))
+}
+
+/// Refuses HEAD, which the service does not know: the router would take it for
+/// GET, which takes a message out of its queue.
+async fn refuse_head(request: Request, next: Next) -> Response {
+    if request.method() == Method::HEAD {
+        return unknown_method(Method::HEAD, request).await.into_response();
+    }
+    next.run(request).await
 }
 
 /// Counts the request and adds the headers that every answer carries.

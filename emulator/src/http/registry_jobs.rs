@@ -1,7 +1,7 @@
 //! `/jobs`: import and export of the whole registry. Scheduled jobs are at
 //! `/jobs/v2`, see [`super::jobs`].
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use hub_core::registry_job::RegistryJobRequest;
 use hub_core::sas::same_host;
@@ -11,7 +11,7 @@ use super::auth::{RegistryReader, RegistryWriter};
 use super::error::HttpError;
 use super::files::storage_host;
 use super::reply::JsonReply;
-use super::request::JsonBody;
+use super::request::{JsonBody, LastName};
 
 /// Names of the machine itself.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
@@ -45,7 +45,7 @@ pub(super) async fn list(_: RegistryReader, State(app): State<App>) -> Result<Js
 pub(super) async fn read(
     _: RegistryReader,
     State(app): State<App>,
-    Path(id): Path<String>,
+    LastName(id): LastName,
 ) -> Result<JsonReply, HttpError> {
     JsonReply::of(&app.hub.registry_jobs.get(&id)?)
 }
@@ -54,7 +54,7 @@ pub(super) async fn read(
 pub(super) async fn cancel(
     _: RegistryWriter,
     State(app): State<App>,
-    Path(id): Path<String>,
+    LastName(id): LastName,
 ) -> Result<StatusCode, HttpError> {
     app.hub.cancel_registry_job(&id)?;
     Ok(StatusCode::NO_CONTENT)

@@ -1,9 +1,10 @@
 //! What handlers read from a request, parsed once into types.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, RawPathParams, Request};
 use axum::http::header::IF_MATCH;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
@@ -149,12 +150,31 @@ impl FromRequestParts<App> for CommandPath {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
         let TargetPath(target) = TargetPath::from_request_parts(parts, app).await?;
         let ids = ids(parts, app).await?;
+        if ids.values().any(String::is_empty) {
+            return Err(ServiceError::invalid("the path names no component or no command").into());
+        }
         let command = ids.get("command").map_or("", String::as_str);
         let method = match ids.get("component") {
             Some(component) => format!("{component}*{command}"),
             None => command.to_owned(),
         };
         Ok(Self { target, method })
+    }
+}
+
+/// The last name in the path, for what has no type of its own: tokens,
+/// thumbprints, containers.
+pub(crate) struct LastName(pub(crate) String);
+
+impl FromRequestParts<App> for LastName {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        let names = RawPathParams::from_request_parts(parts, app)
+            .await
+            .map_err(|e| HttpError::from(ServiceError::invalid(e.body_text())))?;
+        let last = names.iter().last().map_or("", |(_, name)| name);
+        Ok(Self(last.to_owned()))
     }
 }
 
@@ -176,7 +196,9 @@ impl FromRequestParts<App> for Precondition {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, HttpError> {
-        Ok(Self(IfMatch::parse(text(&parts.headers, IF_MATCH.as_str()))))
+        Ok(Self(IfMatch::parse(
+            lossy_text(&parts.headers, IF_MATCH.as_str()).as_deref(),
+        )))
     }
 }
 
@@ -188,7 +210,9 @@ impl FromRequestParts<App> for QuotedPrecondition {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, HttpError> {
-        Ok(Self(parse_if_match(text(&parts.headers, IF_MATCH.as_str()))))
+        Ok(Self(parse_if_match(
+            lossy_text(&parts.headers, IF_MATCH.as_str()).as_deref(),
+        )))
     }
 }
 
@@ -204,12 +228,12 @@ impl FromRequestParts<App> for Paging {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, HttpError> {
-        let header = |name| text(&parts.headers, name);
+        let header = |name| lossy_text(&parts.headers, name);
         Ok(Self {
-            size: hub_core::page::page_size(header("x-ms-max-item-count")),
+            size: hub_core::page::page_size(header("x-ms-max-item-count").as_deref()),
             continuation: header("x-ms-continuation")
                 .filter(|t| !t.is_empty())
-                .map(str::to_owned),
+                .map(Cow::into_owned),
         })
     }
 }
@@ -217,6 +241,14 @@ impl FromRequestParts<App> for Paging {
 /// A header's value, if it is text.
 pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// A header's value. One that is no text is not as if there were none: what
+/// cannot be read must not count as no precondition.
+fn lossy_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
+    headers
+        .get(name)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
 }
 
 /// The value of a query parameter, percent-decoded; names compare without regard to case.

@@ -214,7 +214,6 @@ impl Endpoint {
             connection: self.connection,
             session: None,
             remembered: None,
-            generation: self.generation,
             mailbox: None,
             settled: self.settled.clone(),
             waiting: Vec::new(),

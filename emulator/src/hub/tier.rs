@@ -13,7 +13,6 @@ use hub_core::time::Timestamp;
 use serde::Serialize;
 
 use super::HubState;
-use super::telemetry::message_size;
 
 /// Device-to-cloud messages of the day.
 #[derive(Debug, Default)]
@@ -81,7 +80,7 @@ impl HubState {
         };
         let amount = messages
             .into_iter()
-            .map(|(properties, body)| tier.metered(message_size(properties, body)))
+            .map(|(properties, body)| tier.metered(properties.size() + body.len()))
             .sum();
         self.message_quota
             .lock()

@@ -29,6 +29,21 @@ pub(crate) fn optional_str<'a>(
     }
 }
 
+/// Like [`optional_str`], with at most `max` characters.
+pub(crate) fn short_str<'a>(
+    body: &'a Map<String, Value>,
+    name: &str,
+    max: usize,
+) -> Result<Option<&'a str>, ServiceError> {
+    let text = optional_str(body, name)?;
+    if text.is_some_and(|text| text.chars().count() > max) {
+        return Err(ServiceError::invalid(format!(
+            "{name} must not be longer than {max} characters"
+        )));
+    }
+    Ok(text)
+}
+
 /// Like [`optional_str`]; an empty text, too, means that there is no value.
 pub(crate) fn non_empty_str<'a>(
     body: &'a Map<String, Value>,

@@ -111,7 +111,8 @@ impl DeviceSpec {
                 .map(Status::parse)
                 .transpose()?
                 .unwrap_or_default(),
-            status_reason: status_reason(device)?,
+            status_reason: body::short_str(device, "statusReason", limits::STATUS_REASON_CHARS)?
+                .map(Into::into),
             authentication,
             capabilities: capabilities(device)?,
             device_scope: body::non_empty_str(device, "deviceScope")?.map(Into::into),
@@ -124,17 +125,6 @@ impl DeviceSpec {
     pub fn id(&self) -> &DeviceId {
         &self.id
     }
-}
-
-fn status_reason(device: &Map<String, Value>) -> Result<Option<Box<str>>, ServiceError> {
-    let reason = body::optional_str(device, "statusReason")?;
-    if reason.is_some_and(|reason| reason.chars().count() > limits::STATUS_REASON_CHARS) {
-        return Err(ServiceError::invalid(format!(
-            "statusReason must not be longer than {} characters",
-            limits::STATUS_REASON_CHARS
-        )));
-    }
-    Ok(reason.map(Into::into))
 }
 
 fn capabilities(device: &Map<String, Value>) -> Result<Capabilities, ServiceError> {

@@ -9,6 +9,7 @@ use super::connection::{Connection, ConnectionState};
 use super::fresh::Fresh;
 use crate::error::ServiceError;
 use crate::ids::{DeviceId, ModuleId};
+use crate::limits;
 use crate::time::Timestamp;
 
 /// Modules that the hub gives every Edge device.
@@ -62,7 +63,7 @@ impl ModuleSpec {
         Ok(Self {
             id: id.clone(),
             device: device.clone(),
-            managed_by: body::optional_str(module, "managedBy")?.map(Into::into),
+            managed_by: body::short_str(module, "managedBy", limits::MANAGED_BY_CHARS)?.map(Into::into),
             authentication,
         })
     }

@@ -25,6 +25,8 @@ mod mqtt_twins;
 mod mqtt_websocket;
 mod rest_auth;
 mod rest_azure_cli;
+mod rest_bad_bodies;
+mod rest_bad_input;
 mod rest_bulk;
 mod rest_c2d;
 mod rest_configuration_runs;

@@ -1,5 +1,6 @@
-//! What all routes have in common: the version check, unknown paths and
-//! methods, the spellings of a path, and bodies that cannot be read.
+//! What all routes have in common: unknown paths, the spellings of a path and
+//! of ids, the size and framing of bodies. What routes refuse is in
+//! `rest_bad_input` and `rest_bad_bodies`.
 
 use hub_core::error::ErrorCode;
 use hub_core::limits;
@@ -7,60 +8,6 @@ use serde_json::json;
 
 use crate::support::rest::Rest;
 use crate::support::start_hub;
-
-#[tokio::test]
-async fn every_service_route_wants_an_api_version() {
-    let hub = start_hub().await;
-    let rest = Rest::of(&hub);
-    rest.create("d").await;
-    for (query, text) in [
-        ("", "the query parameter api-version is missing"),
-        ("?", "the query parameter api-version is missing"),
-        ("?top=1", "the query parameter api-version is missing"),
-        ("?api-version", "the query parameter api-version is missing"),
-        ("?api-version=", "the api-version \"\" is not a date"),
-        ("?api-version=latest", "the api-version \"latest\" is not a date"),
-        (
-            "?api-version=2021-4-12",
-            "the api-version \"2021-4-12\" is not a date",
-        ),
-        (
-            "?api-version=2021-04-12-beta",
-            "the api-version \"2021-04-12-beta\" is not a date",
-        ),
-    ] {
-        for path in [
-            "/devices",
-            "/devices/d",
-            "/devices/d/modules",
-            "/statistics/devices",
-            "/twins/d",
-            "/jobs/v2/query",
-            "/jobs/v2/j",
-        ] {
-            let reply = rest.exactly("GET", &format!("{path}{query}")).send().await;
-            assert_eq!(
-                reply.refused(ErrorCode::InvalidProtocolVersion),
-                text,
-                "{path}{query}"
-            );
-        }
-    }
-    for version in [
-        "2016-11-14",
-        "2018-06-30",
-        "2020-05-31-preview",
-        "2021-04-12",
-        "2024-03-31",
-    ] {
-        let path = format!("/devices/d?api-version={version}");
-        rest.exactly("GET", &path).send().await.ok();
-    }
-    rest.exactly("GET", "/devices?top=1&API-Version=2021-04-12")
-        .send()
-        .await
-        .ok();
-}
 
 #[tokio::test]
 async fn an_unknown_path_is_not_found_in_the_services_form() {
@@ -88,36 +35,6 @@ async fn an_unknown_path_is_not_found_in_the_services_form() {
         // Who asks, and for which version, does not matter.
         let reply = rest.authorized(None).exactly(method, path).send().await;
         reply.refused(ErrorCode::GenericNotFound);
-    }
-}
-
-#[tokio::test]
-async fn an_unknown_method_is_refused_in_the_services_form() {
-    let hub = start_hub().await;
-    let rest = Rest::of(&hub);
-    for (method, path) in [
-        ("PUT", "/devices"),
-        ("PATCH", "/devices/d"),
-        ("GET", "/devices/query"),
-        ("POST", "/devices/d/modules"),
-        ("POST", "/devices/d/modules/m"),
-        ("POST", "/statistics/devices"),
-        ("DELETE", "/twins/d"),
-        ("GET", "/twins/d/methods"),
-        ("GET", "/twins/d/modules/m/methods"),
-        ("DELETE", "/jobs/v2/j"),
-        ("GET", "/jobs/v2/j/cancel"),
-        ("PUT", "/jobs/v2/query"),
-        ("PUT", "/jobs/create"),
-        ("POST", "/jobs"),
-        ("POST", "/_emulator/health"),
-        ("GET", "/_emulator/clock/advance"),
-        ("GET", "/_emulator/state"),
-        ("OPTIONS", "/devices"),
-    ] {
-        let reply = rest.call(method, path).send().await;
-        let text = reply.refused(ErrorCode::GenericMethodNotAllowed);
-        assert_eq!(text, format!("{method} is not supported at {path}"));
     }
 }
 
@@ -200,100 +117,6 @@ async fn ids_with_special_characters_are_decoded_once() {
         );
         rest.delete(&format!("/devices/{encoded}")).await.no_content();
     }
-    for (encoded, found) in [
-        ("a%2Fb", "'/'"),
-        ("a%20b", "' '"),
-        ("a+b", "'+'"),
-        ("a%23", "'#'"),
-        ("%C3%A9", "'é'"),
-        ("%00", "'\\0'"),
-    ] {
-        let text = rest
-            .get(&format!("/devices/{encoded}"))
-            .await
-            .refused(ErrorCode::ArgumentInvalid);
-        assert!(
-            text.starts_with("bad device id: ") && text.contains(found),
-            "{encoded}: {text}"
-        );
-    }
-    let long = "x".repeat(limits::IDENTITY_ID_CHARS + 1);
-    rest.get(&format!("/devices/{long}"))
-        .await
-        .refused(ErrorCode::ArgumentInvalid);
-    rest.create(&long[1..]).await;
-}
-
-/// Whatever names a thing, bytes that are no text name nothing.
-#[tokio::test]
-async fn ids_that_are_not_utf8_are_refused_in_the_services_form() {
-    let hub = start_hub().await;
-    let rest = Rest::of(&hub);
-    for (method, path) in [
-        ("GET", "/devices/%FF"),
-        ("PUT", "/devices/%FF"),
-        ("GET", "/devices/d/modules/%FF"),
-        ("GET", "/twins/%FF"),
-        ("POST", "/twins/%FF/methods"),
-        ("GET", "/jobs/v2/%FF"),
-        ("PUT", "/jobs/v2/%FF"),
-        ("POST", "/jobs/v2/%FF/cancel"),
-    ] {
-        let reply = rest.call(method, path).json(&json!({})).send().await;
-        reply.refused(ErrorCode::ArgumentInvalid);
-    }
-}
-
-/// The routes that read a body, as calls that get as far as reading it.
-const WITH_BODY: [(&str, &str); 9] = [
-    ("POST", "/devices"),
-    ("POST", "/devices/query"),
-    ("PUT", "/devices/new"),
-    ("PUT", "/devices/d/modules/new"),
-    ("PATCH", "/twins/d"),
-    ("PUT", "/twins/d"),
-    ("POST", "/twins/d/methods"),
-    ("PUT", "/jobs/v2/j"),
-    ("POST", "/_emulator/clock/advance"),
-];
-
-#[tokio::test]
-async fn bodies_that_are_not_json_are_refused() {
-    let hub = start_hub().await;
-    let rest = Rest::of(&hub);
-    rest.create("d").await;
-    for (method, path) in WITH_BODY {
-        let call = || rest.call(method, path);
-        let text = call().send().await.refused(ErrorCode::ArgumentNull);
-        assert_eq!(text, "the request has no body", "{method} {path}");
-
-        for body in ["{", "{}{}", "nonsense", "{\"a\":}", "\u{feff}{}"] {
-            let text = call().body(body).send().await.refused(ErrorCode::ArgumentInvalid);
-            assert!(
-                text.starts_with("the body is not valid JSON: "),
-                "{method} {path} {body}: {text}"
-            );
-        }
-        let text = call()
-            .body(b"{\"a\":\"\xff\"}")
-            .send()
-            .await
-            .refused(ErrorCode::ArgumentInvalid);
-        assert!(
-            text.starts_with("the body is not valid JSON: "),
-            "{method} {path}: {text}"
-        );
-
-        for depth in [limits::JSON_DEPTH + 1, 100_000] {
-            let text = call()
-                .body("[".repeat(depth))
-                .send()
-                .await
-                .refused(ErrorCode::ArgumentInvalid);
-            assert_eq!(text, "JSON is nested deeper than 100 levels", "{method} {path}");
-        }
-    }
-    assert_eq!(rest.get("/devices").await.ok().as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -8,8 +8,10 @@ pub mod device;
 pub mod jobs;
 pub mod methods;
 pub mod rest;
+pub mod routes;
 pub mod storage;
 pub mod transport;
+pub mod unchanged;
 
 use std::future::Future;
 use std::time::Duration;

@@ -284,7 +284,7 @@ impl Reply {
         let groups: Vec<usize> = id.split('-').map(str::len).collect();
         assert_eq!(groups, [8, 4, 4, 4, 12], "{self:?}");
         // A HEAD is told the length of what it does not get.
-        if self.status != 204 && !self.line.starts_with("HEAD") {
+        if self.status != 204 && !self.line.starts_with("HEAD ") {
             let length = self.header("content-length").map(|text| text.parse().unwrap());
             assert_eq!(length, Some(self.body.len()), "{self:?}");
         }
@@ -329,7 +329,7 @@ impl Reply {
     /// `{"Message":"ErrorCode:<Name>;<text>","ExceptionMessage":"Tracking ID:…"}`.
     #[track_caller]
     pub fn refused(&self, code: ErrorCode) -> String {
-        let body = self.refusal(code);
+        let body = self.envelope(code);
         let tracking = body["ExceptionMessage"].as_str().unwrap();
         let id = tracking.strip_prefix("Tracking ID:");
         assert!(id.is_some_and(is_tracking_id), "{}: {tracking}", self.line);
@@ -344,7 +344,7 @@ impl Reply {
     /// for the caller.
     #[track_caller]
     pub fn refused_in_detail(&self, code: ErrorCode) -> Details {
-        let body = self.refusal(code);
+        let body = self.envelope(code);
         assert_eq!(body["ExceptionMessage"], "", "{}", self.line);
         let details: Value = serde_json::from_str(body["Message"].as_str().unwrap())
             .unwrap_or_else(|error| panic!("{}: {error} in {body}", self.line));
@@ -364,10 +364,30 @@ impl Reply {
         Details::of(&self.json(), code)
     }
 
+    /// Code and text of a refusal, in whichever of the forms it is.
+    #[track_caller]
+    pub fn refusal(&self) -> (ErrorCode, String) {
+        let name = self.header("iothub-errorcode");
+        let Some(code) = name.and_then(ErrorCode::from_name) else {
+            panic!("{} is no refusal: {} {}", self.line, self.status, self.text());
+        };
+        let text = match self.json()["Message"].as_str() {
+            None => self.refused_bare(code).message,
+            Some(details) if details.starts_with('{') => self.refused_in_detail(code).message,
+            Some(_) => self.refused(code),
+        };
+        (code, text)
+    }
+
+    /// Method and path of the call.
+    pub fn line(&self) -> &str {
+        &self.line
+    }
+
     /// Status and header of a refusal; gives the body, which must have exactly
     /// the two members of the envelope.
     #[track_caller]
-    fn refusal(&self, code: ErrorCode) -> Value {
+    fn envelope(&self, code: ErrorCode) -> Value {
         assert_eq!(self.status, code.status(), "{}: {}", self.line, self.text());
         assert_eq!(
             self.header("iothub-errorcode"),
