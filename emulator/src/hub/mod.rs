@@ -102,6 +102,27 @@ pub(crate) struct HubSettings {
     pub(crate) tier: Option<Tier>,
 }
 
+#[cfg(test)]
+impl HubSettings {
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            host_name: "localhost".into(),
+            policies: Policies::new(Key::from_bytes(&[0; 32])),
+            methods_in_flight: hub_core::limits::METHODS_IN_FLIGHT,
+            telemetry: LogBounds::default(),
+            strictness: Strictness::Strict,
+            connack_delay: Duration::ZERO,
+            query_lag: Duration::ZERO,
+            c2d: CloudToDeviceSettings::default(),
+            device_cas: Vec::new(),
+            blob_dir: None,
+            blob_key: Key::from_bytes(&[0; 32]),
+            upload_ttl: Duration::from_secs(60),
+            tier: None,
+        }
+    }
+}
+
 /// Everything that a hub knows.
 pub(crate) struct HubState {
     pub(crate) settings: HubSettings,
@@ -144,22 +165,10 @@ impl HubState {
     /// A hub that nobody serves, whose clock stands still.
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
-        let settings = HubSettings {
-            host_name: "localhost".into(),
-            policies: Policies::new(Key::from_bytes(&[0; 32])),
-            methods_in_flight: hub_core::limits::METHODS_IN_FLIGHT,
-            telemetry: LogBounds::default(),
-            strictness: Strictness::Strict,
-            connack_delay: Duration::ZERO,
-            query_lag: Duration::ZERO,
-            c2d: CloudToDeviceSettings::default(),
-            device_cas: Vec::new(),
-            blob_dir: None,
-            blob_key: Key::from_bytes(&[0; 32]),
-            upload_ttl: Duration::from_secs(60),
-            tier: None,
-        };
-        Self::new(settings, Clock::manual(hub_core::time::Timestamp::NEVER))
+        Self::new(
+            HubSettings::for_tests(),
+            Clock::manual(hub_core::time::Timestamp::NEVER),
+        )
     }
 
     /// Forgets all devices, configurations, telemetry, notifications, counts

@@ -276,7 +276,7 @@ mod tests {
         let first = open();
         hub.delete_module(&device, &id, &IfMatch::Any).unwrap();
         let _second = open();
-        first.telemetry(MessageProperties::default(), b"");
+        let _ = first.telemetry(MessageProperties::default(), b"");
         assert_eq!(hub.telemetry.total(), 0);
         drop(first);
         assert_eq!(hub.connected_count(), 1);

@@ -123,6 +123,15 @@ fn routes() -> Vec<Route> {
                 ("query", "biftlao", ArgumentInvalid),
             ],
         },
+        Route {
+            method: "POST", template: "/_emulator/query/explain", path: "/_emulator/query/explain",
+            good: json!({"query": "SELECT * FROM devices"}),
+            members: &[
+                ("", "nbiftlao", ArgumentNull),
+                ("query", "n", ArgumentNull),
+                ("query", "biftlao", ArgumentInvalid),
+            ],
+        },
         twin("PATCH", "/twins/{device}", "/twins/d"),
         twin("PUT", "/twins/{device}", "/twins/d"),
         twin("PATCH", "/twins/{device}/modules/{module}", "/twins/d/modules/m"),
@@ -229,7 +238,7 @@ fn routes() -> Vec<Route> {
             method: "POST", template: "/devices/{device}/files", path: "/devices/d/files",
             good: json!({"blobName": "f"}),
             members: &[
-                ("", "nbiftlao", ArgumentNull),
+                ("", "nbiftla", ArgumentInvalid),
                 ("blobName", "n", ArgumentNull),
                 ("blobName", "biflao", ArgumentInvalid),
             ],

@@ -4,22 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hub_core::ids::{DeviceId, ModuleId, Target};
-use hub_core::limits;
 use hub_core::query::{Query, Row, Source};
 use hub_core::registry::{DeviceSpec, IfMatch, ModuleSpec};
-use hub_core::sas::Key;
 use hub_core::time::Timestamp;
 use hub_core::twin::{ReportedPatch, TwinPatch};
 use job_service::Clock;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::access::Policies;
 use super::super::index::{Indexes, Worth};
 use super::super::lock::Views;
-use super::super::telemetry::LogBounds;
 use super::super::twins::{TwinWrite, twin_document};
-use super::super::{HubSettings, HubState, Strictness};
+use super::super::{HubSettings, HubState};
 use super::{NoIndex, Plan};
 
 /// A hub in which every equality gets an index at once.
@@ -34,18 +30,8 @@ fn hub(worth: Worth) -> HubState {
 
 fn settings(query_lag: Duration) -> HubSettings {
     HubSettings {
-        blob_dir: None,
-        blob_key: Key::from_bytes(&[0; 32]),
-        upload_ttl: Duration::from_secs(60),
-        host_name: "localhost".into(),
-        policies: Policies::new(Key::from_bytes(&[0; 32])),
-        methods_in_flight: limits::METHODS_IN_FLIGHT,
-        telemetry: LogBounds::default(),
-        strictness: Strictness::Strict,
-        connack_delay: Duration::ZERO,
         query_lag,
-        c2d: hub_core::c2d::Settings::default(),
-        device_cas: Vec::new(),
+        ..HubSettings::for_tests()
     }
 }
 
