@@ -23,6 +23,7 @@ mod mqtt_sessions;
 mod mqtt_traffic;
 mod mqtt_twins;
 mod mqtt_websocket;
+mod query_plans;
 mod rest_auth;
 mod rest_azure_cli;
 mod rest_bad_bodies;
