@@ -1,10 +1,13 @@
 //! What the metrics of configurations count, device by device.
 
-use hub_core::configuration::{Configuration, ConfigurationStatus, ContentKind, MetricResults};
-use hub_core::ids::{ConfigurationId, Target};
-use hub_core::query::{Aggregation, Query, Selection, Source};
+use std::collections::HashMap;
 
-use super::cell::DeviceState;
+use hub_core::configuration::{Configuration, ConfigurationStatus, ContentKind, MetricResults, Overlay};
+use hub_core::ids::{ConfigurationId, Target};
+use hub_core::query::{Aggregation, Attribute, Query, Selection, Source};
+use hub_core::registry::Connection;
+
+use super::cell::{DeviceState, Endpoint};
 use super::row::TwinRow;
 use super::twins::twin_document;
 
@@ -26,7 +29,20 @@ impl<'a> Queries<'a> {
         }
     }
 
-    pub(super) fn tally(&'a self) -> Tally<'a> {
+    /// Whether a custom metric may look at more than twins: at the identity or
+    /// the connection.
+    pub(super) fn are_beyond_twins(&self) -> bool {
+        use Attribute::{Configurations, Desired, DeviceId, ModuleId, Reported, Tags};
+        let of_twins = [Configurations, Desired, DeviceId, ModuleId, Reported, Tags];
+        let mut queries = self.configuration.metrics().values().map(|metric| &metric.query);
+        queries.any(|query| {
+            let is_grouped = matches!(query.selection(), Selection::Groups(_));
+            let attributes = query.condition_attributes();
+            is_grouped || attributes.iter().any(|attribute| !of_twins.contains(attribute))
+        })
+    }
+
+    fn tally(&'a self) -> Tally<'a> {
         Tally {
             id: self.configuration.id(),
             is_for_modules: self.configuration.content().kind() == ContentKind::Module,
@@ -44,7 +60,7 @@ impl<'a> Queries<'a> {
 }
 
 /// What has been counted for a configuration so far.
-pub(super) struct Tally<'a> {
+struct Tally<'a> {
     id: &'a ConfigurationId,
     is_for_modules: bool,
     targeted: u64,
@@ -92,13 +108,6 @@ impl<'a> Counted<'a> {
 
 impl Tally<'_> {
     fn look(&mut self, row: &TwinRow<'_>, source: Source) {
-        let status = row.0.configurations.and_then(|c| c.status(self.id.as_str()));
-        if self.is_for_modules == (source == Source::Modules)
-            && let Some(status) = status
-        {
-            self.targeted += 1;
-            self.applied += u64::from(status == ConfigurationStatus::Applied);
-        }
         for counted in &mut self.reported {
             counted.look(row, source);
         }
@@ -107,7 +116,7 @@ impl Tally<'_> {
         }
     }
 
-    pub(super) fn finish(self) -> (ConfigurationId, MetricResults) {
+    fn finish(self) -> (ConfigurationId, MetricResults) {
         let mut reported = self.reported.into_iter().map(Counted::finish);
         let results = MetricResults {
             targeted: self.targeted,
@@ -124,26 +133,111 @@ impl Tally<'_> {
     }
 }
 
-/// Counts a device and its modules in.
-pub(super) fn count(state: &DeviceState, tallies: &mut [Tally<'_>]) {
-    let device = &state.identity.id;
-    let modules = state.modules.keys().cloned().map(Some);
-    for module in std::iter::once(None).chain(modules) {
-        let source = if module.is_none() {
-            Source::Devices
-        } else {
-            Source::Modules
-        };
-        let target = Target {
-            device: device.clone(),
-            module,
-        };
-        // A device deleted meanwhile is no row.
-        if let Ok(document) = twin_document(state, &target) {
-            let row = TwinRow(document);
-            for tally in &mut *tallies {
-                tally.look(&row, source);
+/// What has been counted so far.
+pub(super) struct Tallies<'a> {
+    tallies: Vec<Tally<'a>>,
+    /// Places in `tallies` by the ids of configurations.
+    places: HashMap<&'a ConfigurationId, usize>,
+    devices: usize,
+}
+
+impl<'a> Tallies<'a> {
+    pub(super) fn of(queries: &'a [Queries<'a>]) -> Self {
+        let tallies: Vec<_> = queries.iter().map(Queries::tally).collect();
+        let places = tallies.iter().enumerate().map(|(place, tally)| (tally.id, place));
+        Self {
+            places: places.collect(),
+            tallies,
+            devices: 0,
+        }
+    }
+
+    /// Counts a device and its modules in. A device deleted meanwhile is none.
+    pub(super) fn count(&mut self, state: &mut DeviceState) {
+        if state.deleted {
+            return;
+        }
+        self.devices += 1;
+        let device = &state.identity.id;
+        let modules = state.modules.keys().cloned().map(Some);
+        for module in std::iter::once(None).chain(modules) {
+            let source = if module.is_none() {
+                Source::Devices
+            } else {
+                Source::Modules
+            };
+            let target = Target {
+                device: device.clone(),
+                module,
+            };
+            if let Ok(document) = twin_document(state, &target) {
+                self.look(&TwinRow(document), source);
+            }
+        }
+        for (endpoint, etag) in endpoints(state) {
+            let facts = Facts::of(endpoint, etag);
+            if let Some(settled) = &mut endpoint.settled {
+                settled.counted = Some(facts);
             }
         }
     }
+
+    fn look(&mut self, row: &TwinRow<'_>, source: Source) {
+        let statuses = row.0.configurations.into_iter().flat_map(Overlay::statuses);
+        for (id, status) in statuses {
+            if let Some(tally) = self.places.get(id).and_then(|place| self.tallies.get_mut(*place))
+                && tally.is_for_modules == (source == Source::Modules)
+            {
+                tally.targeted += 1;
+                tally.applied += u64::from(status == ConfigurationStatus::Applied);
+            }
+        }
+        for tally in &mut self.tallies {
+            tally.look(row, source);
+        }
+    }
+
+    /// How many devices were counted, and the results of each configuration.
+    pub(super) fn finish(self) -> (usize, Vec<(ConfigurationId, MetricResults)>) {
+        (
+            self.devices,
+            self.tallies.into_iter().map(Tally::finish).collect(),
+        )
+    }
+}
+
+/// What metrics may look at beside the twin, as it was when they were counted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    connection: Connection,
+    identity: Box<str>,
+}
+
+impl Facts {
+    fn of(endpoint: &Endpoint, etag: &str) -> Self {
+        Self {
+            connection: endpoint.connection,
+            identity: etag.into(),
+        }
+    }
+}
+
+/// Whether metrics have seen the device's identities and connections as they
+/// are.
+pub(super) fn is_counted(state: &mut DeviceState) -> bool {
+    state.deleted
+        || endpoints(state).all(|(endpoint, etag)| {
+            let counted = endpoint
+                .settled
+                .as_ref()
+                .and_then(|settled| settled.counted.as_ref());
+            counted.is_some_and(|facts| facts.connection == endpoint.connection && *facts.identity == *etag)
+        })
+}
+
+/// The endpoints of a device and its modules with the ETags of their identities.
+fn endpoints(state: &mut DeviceState) -> impl Iterator<Item = (&mut Endpoint, &str)> {
+    let modules = state.modules.values_mut();
+    std::iter::once((&mut state.endpoint, &*state.identity.etag))
+        .chain(modules.map(|module| (&mut module.endpoint, &*module.identity.etag)))
 }

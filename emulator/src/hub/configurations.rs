@@ -34,6 +34,8 @@ struct Store {
     revision: u64,
     /// The revision that the devices have been brought to.
     settled: u64,
+    /// Devices that the metrics have counted.
+    devices: usize,
 }
 
 struct Entry {
@@ -63,6 +65,8 @@ pub(super) struct Snapshot {
     pub(super) revision: u64,
     /// Whether the devices have been brought to this revision before.
     pub(super) is_settled: bool,
+    /// How many devices the metrics have counted.
+    pub(super) devices: usize,
 }
 
 impl Configurations {
@@ -174,6 +178,7 @@ impl Configurations {
             configurations,
             revision: store.revision,
             is_settled: store.settled == store.revision,
+            devices: store.devices,
         }
     }
 
@@ -182,11 +187,12 @@ impl Configurations {
         self.lock().revision == revision
     }
 
-    /// Takes over what an evaluation of the snapshot `revision` has counted;
-    /// `results` are in the order of the snapshot.
+    /// Takes over what an evaluation of the snapshot `revision` has counted over
+    /// so many devices.
     pub(super) fn finish(
         &self,
         revision: u64,
+        devices: usize,
         results: impl IntoIterator<Item = (ConfigurationId, MetricResults)>,
     ) {
         let mut store = self.lock();
@@ -194,6 +200,7 @@ impl Configurations {
             return;
         }
         store.settled = revision;
+        store.devices = devices;
         for (id, results) in results {
             if let Some(entry) = store.entries.get_mut(&id) {
                 entry.results = results;

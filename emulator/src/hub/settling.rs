@@ -3,27 +3,28 @@
 //!
 //! A run goes through the devices in the order of their ids, each under its own
 //! lock and for as long as one twin takes; other tasks get a turn after every
-//! few devices. A device that has not changed since the last run is only looked
-//! at by the metrics: the versions of its twins tell. Without configurations
-//! nothing runs.
+//! few devices. A device that has not changed since the last run is passed over:
+//! the versions of its twins tell. Metrics are counted again only when a device
+//! has changed, come or gone. Without configurations nothing runs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hub_core::configuration::{Configuration, ConfigurationStatus, ContentKind, ContentSettings, Overlay};
+use hub_core::error::ServiceError;
 use hub_core::ids::{ModuleId, Target};
 
 use super::HubState;
 use super::cell::{DeviceCell, DeviceState, Endpoint};
-use super::configuration_metrics::{Queries, Tally, count};
+use super::configuration_metrics::{Facts, Queries, Tallies, is_counted};
 use super::configurations::Snapshot;
 use super::deployment::missing_in;
 use super::row::TwinRow;
 use super::twins::twin_document;
 
 /// Devices looked at before other tasks get a turn.
-const CHUNK: usize = 64;
+const CHUNK: usize = 16;
 
 /// What the configurations have made of a twin, and which state of it they have
 /// seen.
@@ -31,6 +32,8 @@ const CHUNK: usize = 64;
 pub(crate) struct Settled {
     pub(crate) overlay: Overlay,
     seen: Seen,
+    /// What metrics have seen beside the twin.
+    pub(super) counted: Option<Facts>,
 }
 
 /// The state of a twin as far as it matters to configurations.
@@ -39,14 +42,18 @@ struct Seen {
     version: u64,
     reported_version: u64,
     is_edge: bool,
+    /// How many modules the device has: one that a deployment brought may have
+    /// been deleted.
+    modules: usize,
 }
 
 impl Seen {
-    fn of(endpoint: &Endpoint, is_edge: bool) -> Self {
+    fn of(endpoint: &Endpoint, is_edge: bool, modules: usize) -> Self {
         Self {
             version: endpoint.twin.version(),
             reported_version: endpoint.twin.reported().version(),
             is_edge,
+            modules,
         }
     }
 }
@@ -67,37 +74,58 @@ pub(crate) async fn keep_settled(hub: Arc<HubState>, period: Duration) {
 }
 
 impl HubState {
-    /// One run over all devices. Given up when a configuration changes
-    /// meanwhile: another run follows.
+    /// One run over all devices, and one to count them if anything has changed.
+    /// Given up when a configuration changes meanwhile: another run follows.
     async fn settle(&self) {
         let snapshot = self.configurations.snapshot();
         let queries: Vec<_> = snapshot.configurations.iter().map(|c| Queries::of(c)).collect();
-        let mut tallies: Vec<_> = queries.iter().map(Queries::tally).collect();
+        let are_beyond_twins = queries.iter().any(Queries::are_beyond_twins);
+        let (mut devices, mut has_changed) = (0, !snapshot.is_settled);
+        let is_complete = self.visit(&snapshot, |cell| {
+            let was_settled = self.settle_device(cell, &snapshot);
+            has_changed |= !was_settled || (are_beyond_twins && !is_counted(&mut cell.lock()));
+            devices += 1;
+        });
+        if !is_complete.await || !(has_changed || devices != snapshot.devices) {
+            return;
+        }
+        let mut tallies = Tallies::of(&queries);
+        if self
+            .visit(&snapshot, |cell| tallies.count(&mut cell.lock()))
+            .await
+        {
+            let (devices, results) = tallies.finish();
+            self.configurations.finish(snapshot.revision, devices, results);
+        }
+    }
+
+    /// Looks at every device, unless a configuration changes meanwhile; says
+    /// whether that was not so.
+    async fn visit(&self, snapshot: &Snapshot, mut look: impl FnMut(&DeviceCell)) -> bool {
         let mut after = None;
         loop {
             let ids = self.registry.devices_after(after.as_ref(), CHUNK);
             if !self.configurations.is_current(snapshot.revision) {
-                return;
+                return false;
             }
             for cell in ids.iter().filter_map(|id| self.registry.find(id)) {
-                self.settle_device(&cell, &snapshot);
-                count(&cell.lock(), &mut tallies);
+                look(&cell);
             }
             match ids.into_iter().next_back() {
                 Some(last) => after = Some(last),
-                None => break,
+                None => return true,
             }
             tokio::task::yield_now().await;
         }
-        let results: Vec<_> = tallies.into_iter().map(Tally::finish).collect();
-        self.configurations.finish(snapshot.revision, results);
     }
 
-    fn settle_device(&self, cell: &DeviceCell, snapshot: &Snapshot) {
+    /// Brings a device to what the configurations want of it; says whether the
+    /// last run left it so.
+    fn settle_device(&self, cell: &DeviceCell, snapshot: &Snapshot) -> bool {
         let missing = {
             let state = cell.lock();
             if state.deleted || (snapshot.is_settled && is_settled(&state)) {
-                return;
+                return true;
             }
             missing_modules(&state, &deployments(&state, snapshot))
         };
@@ -112,6 +140,7 @@ impl HubState {
         if !state.deleted {
             self.settle_twins(&mut state, snapshot);
         }
+        false
     }
 
     fn settle_twins(&self, state: &mut DeviceState, snapshot: &Snapshot) {
@@ -189,40 +218,59 @@ impl HubState {
             device: state.identity.id.clone(),
             module,
         };
-        let is_edge = state.identity.capabilities.iot_edge;
+        let (is_edge, modules) = (state.identity.capabilities.iot_edge, state.modules.len());
         let Ok(endpoint) = state.endpoint(target.module.as_ref()) else {
             return;
         };
         let before = endpoint.settled.take().map(|s| s.overlay).unwrap_or_default();
-        let written = match overlay.patch(&before, endpoint.twin.desired().properties()) {
-            None => Ok(()),
-            Some(members) => self.write_desired(state, &target, &members),
-        };
-        let overlay = match written {
+        let overlay = match self.write_overlay(state, &target, &overlay, &before) {
             Ok(()) => overlay,
             Err(error) => {
                 tracing::debug!(%target, %error, "configurations cannot be applied");
-                overlay.refused(&before)
+                let reduced = overlay.reduced(&before);
+                match self.write_overlay(state, &target, &reduced, &before) {
+                    Ok(()) => reduced,
+                    Err(_) => overlay.refused(&before),
+                }
             }
         };
         if let Ok(endpoint) = state.endpoint(target.module.as_ref())
             && !snapshot.configurations.is_empty()
         {
-            let seen = Seen::of(endpoint, is_edge);
-            endpoint.settled = Some(Box::new(Settled { overlay, seen }));
+            let seen = Seen::of(endpoint, is_edge, modules);
+            let counted = None;
+            endpoint.settled = Some(Box::new(Settled {
+                overlay,
+                seen,
+                counted,
+            }));
+        }
+    }
+
+    fn write_overlay(
+        &self,
+        state: &mut DeviceState,
+        target: &Target,
+        overlay: &Overlay,
+        before: &Overlay,
+    ) -> Result<(), ServiceError> {
+        let desired = state.endpoint(target.module.as_ref())?.twin.desired();
+        match overlay.patch(before, desired.properties()) {
+            None => Ok(()),
+            Some(members) => self.write_desired(state, target, &members),
         }
     }
 }
 
 /// Whether nothing has changed since the last run.
 fn is_settled(state: &DeviceState) -> bool {
-    let is_edge = state.identity.capabilities.iot_edge;
-    let modules = state.modules.values().map(|module| &module.endpoint);
-    std::iter::once(&state.endpoint).chain(modules).all(|endpoint| {
+    let (is_edge, modules) = (state.identity.capabilities.iot_edge, state.modules.len());
+    let endpoints = state.modules.values().map(|module| &module.endpoint);
+    std::iter::once(&state.endpoint).chain(endpoints).all(|endpoint| {
         endpoint
             .settled
             .as_ref()
-            .is_some_and(|settled| settled.seen == Seen::of(endpoint, is_edge))
+            .is_some_and(|settled| settled.seen == Seen::of(endpoint, is_edge, modules))
     })
 }
 

@@ -112,6 +112,16 @@ impl Overlay {
         self.settings.clone_from(&before.settings);
         self
     }
+
+    /// What is left to want of a twin that refused [`Overlay::patch`]: that what
+    /// was set `before` and is wanted no more goes, and nothing new comes.
+    #[must_use]
+    pub fn reduced(&self, before: &Self) -> Self {
+        Self {
+            settings: within(&before.settings, &self.settings),
+            ..self.clone().refused(before)
+        }
+    }
 }
 
 impl Serialize for Overlay {
@@ -155,6 +165,18 @@ pub(super) fn fill(target: &mut Map<String, Value>, settings: &Map<String, Value
         }
     }
     filled
+}
+
+/// What of `settings` has a place in `wanted`, whatever stands there.
+fn within(settings: &Map<String, Value>, wanted: &Map<String, Value>) -> Map<String, Value> {
+    let both = settings
+        .iter()
+        .filter_map(|(key, value)| Some((key, value, wanted.get(key)?)));
+    both.map(|(key, value, wanted)| match (value, wanted) {
+        (Value::Object(inner), Value::Object(wanted)) => (key.clone(), within(inner, wanted).into()),
+        _ => (key.clone(), value.clone()),
+    })
+    .collect()
 }
 
 /// The merge patch that takes `current` to where it has everything in `wanted`

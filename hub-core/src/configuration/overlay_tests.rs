@@ -151,6 +151,21 @@ fn a_refused_write_leaves_the_configurations_waiting() {
     );
 }
 
+#[test]
+fn a_twin_that_takes_nothing_new_still_gives_up_what_no_longer_counts() {
+    let set = json!({"a": 1, "b": 1, "o": {"x": 1, "y": 1}});
+    let before = Overlay::of([(&id("a"), &settings(&set))]);
+    let wanted = Overlay::of([(&id("b"), &settings(&json!({"b": 2, "c": 2, "o": {"y": 2}})))]);
+    let reduced = wanted.reduced(&before);
+    let patch = reduced.patch(&before, &tree(&set)).unwrap();
+    assert_eq!(Value::Object(patch), json!({"a": null, "o": {"x": null}}));
+    assert_eq!(reduced.status("b"), Some(ConfigurationStatus::Targeted));
+    // What is left of the former settings goes with the configuration.
+    let left = tree(&json!({"b": 1, "o": {"y": 1}}));
+    let patch = Overlay::default().patch(&reduced, &left).unwrap();
+    assert_eq!(Value::Object(patch), json!({"b": null, "o": null}));
+}
+
 type Leaves = BTreeMap<Vec<String>, (Value, Owner)>;
 
 /// Who wrote a property of the model.

@@ -250,6 +250,89 @@ async fn a_twin_that_is_full_stays_targeted_until_there_is_room() {
 }
 
 #[tokio::test]
+async fn what_no_longer_counts_goes_even_if_nothing_new_fits() {
+    let (_hub, rest) = start().await;
+    rest.create("d").await;
+    let texts = |n: usize| -> Vec<String> { (0..n).map(|_| "x".repeat(4000)).collect() };
+    put(&rest, "old", "*", 1, json!({"a": 1, "b": 1})).await;
+    desired(&rest, "d", json!({"a": 1, "b": 1})).await;
+    let own = json!({"properties": {"desired": {"own": texts(7)}}});
+    rest.patch("/twins/d", &own).await.ok();
+    put(&rest, "new", "*", 2, json!({"b": 2, "big": texts(3)})).await;
+    let refused = json!([{"configurations": {"new": {"status": "Targeted"}, "old": {"status": "Targeted"}}}]);
+    statuses(&rest, refused).await;
+    rest.delete("/configurations/old").await.no_content();
+    desired(&rest, "d", json!({"b": 1, "own": texts(7)})).await;
+    rest.delete("/configurations/new").await.no_content();
+    desired(&rest, "d", json!({"own": texts(7)})).await;
+}
+
+#[tokio::test]
+async fn metrics_follow_identities_connections_and_devices_that_go() {
+    let (_hub, rest) = start().await;
+    for device in ["d", "e"] {
+        rest.create(device).await;
+    }
+    let body = json!({
+        "content": {"deviceContent": {"properties.desired.x": 1}}, "targetCondition": "*",
+        "metrics": {"queries": {
+            "all": "SELECT deviceId FROM devices",
+            "disabled": "SELECT deviceId FROM devices WHERE status = 'disabled'",
+            "told": "SELECT deviceId FROM devices WHERE cloudToDeviceMessageCount > 0",
+        }},
+    });
+    rest.put("/configurations/c", &body).await.ok();
+    results(&rest, "c", "metrics", json!({"all": 2, "disabled": 0, "told": 0})).await;
+    let message = rest.call("POST", "/devices/d/messages/devicebound").body("x");
+    message.send().await.no_content();
+    results(&rest, "c", "metrics", json!({"all": 2, "disabled": 0, "told": 1})).await;
+    let mut identity = rest.get("/devices/e").await.ok();
+    identity["status"] = "disabled".into();
+    let disable = rest.call("PUT", "/devices/e").if_match("*").json(&identity);
+    disable.send().await.ok();
+    results(&rest, "c", "metrics", json!({"all": 2, "disabled": 1, "told": 1})).await;
+    rest.delete("/devices/e").await.no_content();
+    results(&rest, "c", "metrics", json!({"all": 1, "disabled": 0, "told": 1})).await;
+    results(
+        &rest,
+        "c",
+        "systemMetrics",
+        json!({"targetedCount": 1, "appliedCount": 1}),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_deployment_brings_a_deleted_module_back() {
+    let (_hub, rest) = start().await;
+    rest.put("/devices/e", &json!({"capabilities": {"iotEdge": true}}))
+        .await
+        .ok();
+    let body = json!({
+        "content": {"modulesContent": {
+            "$edgeAgent": {"properties.desired.modules": {}}, "m": {"properties.desired.a": 1},
+        }},
+        "targetCondition": "*",
+    });
+    rest.put("/configurations/c", &body).await.ok();
+    let brought = async || {
+        wait_for("the module", async || {
+            let reply = rest.get("/devices/e/modules/m").await;
+            if reply.status == 200 {
+                Ok(())
+            } else {
+                Err(reply.status)
+            }
+        })
+        .await;
+        desired(&rest, "e/modules/m", json!({"a": 1})).await;
+    };
+    brought().await;
+    rest.delete("/devices/e/modules/m").await.no_content();
+    brought().await;
+}
+
+#[tokio::test]
 async fn modules_are_configured_by_their_own_twins() {
     let (_hub, rest) = start().await;
     rest.create("d").await;
