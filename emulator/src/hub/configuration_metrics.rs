@@ -207,7 +207,7 @@ impl<'a> Tallies<'a> {
 }
 
 /// What metrics may look at beside the twin, as it was when they were counted.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
     connection: Connection,
     identity: Box<str>,
