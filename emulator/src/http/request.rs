@@ -197,7 +197,7 @@ impl FromRequestParts<App> for Precondition {
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, HttpError> {
         Ok(Self(IfMatch::parse(
-            lossy_text(&parts.headers, IF_MATCH.as_str()).as_deref(),
+            text(&parts.headers, IF_MATCH.as_str()).as_deref(),
         )))
     }
 }
@@ -211,7 +211,7 @@ impl FromRequestParts<App> for QuotedPrecondition {
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, HttpError> {
         Ok(Self(parse_if_match(
-            lossy_text(&parts.headers, IF_MATCH.as_str()).as_deref(),
+            text(&parts.headers, IF_MATCH.as_str()).as_deref(),
         )))
     }
 }
@@ -228,7 +228,7 @@ impl FromRequestParts<App> for Paging {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, HttpError> {
-        let header = |name| lossy_text(&parts.headers, name);
+        let header = |name| text(&parts.headers, name);
         Ok(Self {
             size: hub_core::page::page_size(header("x-ms-max-item-count").as_deref()),
             continuation: header("x-ms-continuation")
@@ -238,14 +238,9 @@ impl FromRequestParts<App> for Paging {
     }
 }
 
-/// A header's value, if it is text.
-pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
-}
-
 /// A header's value. One that is no text is not as if there were none: what
 /// cannot be read must not count as no precondition.
-fn lossy_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
+pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
     headers
         .get(name)
         .map(|value| String::from_utf8_lossy(value.as_bytes()))

@@ -143,6 +143,9 @@ async fn conditions_are_kept() {
     assert_eq!(refused(&exists, 409), "BlobAlreadyExists");
     let stale = call("If-Match", "\"0x0\"").send().await;
     assert_eq!(refused(&stale, 412), "ConditionNotMet");
+    // What cannot be read is not as if there were no condition.
+    let garbled = call("If-Match", "\u{e9}").send().await;
+    assert_eq!(refused(&garbled, 412), "ConditionNotMet");
     let etag = created.header("etag").unwrap();
     assert_eq!(call("If-Match", etag).send().await.status, 201);
     let stale = rest.exactly("GET", &path).header("If-Match", etag).send().await;

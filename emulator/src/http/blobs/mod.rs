@@ -158,7 +158,7 @@ impl Blob<'_> {
     async fn put(&self, body: &mut Content) -> Result<Response, BlobError> {
         self.allow("cw")?;
         let headers = &self.parts.headers;
-        match text(headers, "x-ms-blob-type") {
+        match text(headers, "x-ms-blob-type").as_deref() {
             Some("BlockBlob") if !headers.contains_key("x-ms-copy-source") => {}
             _ => return Err(BlobError::not_supported(self.parts)),
         }
@@ -217,7 +217,7 @@ impl Blob<'_> {
         let headers = &self.parts.headers;
         let range = text(headers, "x-ms-range").or_else(|| text(headers, "range"));
         let range = match range {
-            Some(range) => Range::parse(range, info.size)?,
+            Some(range) => Range::parse(&range, info.size)?,
             None => None,
         };
         let (start, length) = range.as_ref().map_or((0, info.size), Range::start_and_length);
@@ -253,7 +253,8 @@ impl Blob<'_> {
     /// The condition on which the blob may be written, which holds before its
     /// content is taken.
     async fn check_write(&self) -> Result<Condition, BlobError> {
-        let condition = match (text(&self.parts.headers, "if-none-match"), self.if_match()) {
+        let absent = text(&self.parts.headers, "if-none-match");
+        let condition = match (absent.as_deref(), self.if_match()) {
             (None, condition) => condition,
             (Some("*"), Condition::Always) => Condition::Absent,
             _ => return Err(BlobError::not_supported(self.parts)),
@@ -264,7 +265,7 @@ impl Blob<'_> {
     }
 
     fn if_match(&self) -> Condition {
-        match text(&self.parts.headers, "if-match") {
+        match text(&self.parts.headers, "if-match").as_deref() {
             None => Condition::Always,
             Some("*") => Condition::Present,
             Some(etag) => Condition::Unchanged(etag.trim_matches('"').to_owned()),
