@@ -359,7 +359,8 @@ impl Endpoint {
     /// Sends a method request if the endpoint accepts methods.
     ///
     /// # Errors
-    /// `DeviceNotOnline` when it does not and the caller does not wait. Too many calls in flight, or too many callers waiting for the device.
+    /// `DeviceNotOnline` when it does not and the caller does not wait. Too many
+    /// calls in flight, or too many callers waiting for the device.
     pub(crate) fn begin_call(&mut self, call: &MethodCall, cap: usize) -> Result<CallStep, ServiceError> {
         let Some(session) = self
             .session

@@ -159,6 +159,7 @@ impl HubState {
     }
 }
 
+/// Bytes as the service counts them.
 fn size(message: &TelemetryMessage) -> usize {
     message.body.len() + message.properties.size()
 }

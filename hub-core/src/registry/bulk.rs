@@ -151,25 +151,12 @@ pub fn parse_bulk(body: &Value) -> Result<Vec<Result<BulkEntry, BulkError>>, Ser
     let Value::Array(entries) = body else {
         return Err(ServiceError::invalid("the body must be a JSON array of devices"));
     };
-    if entries.is_empty() {
-        return Err(ServiceError::invalid("the array of devices must not be empty"));
-    }
-    if entries.len() > limits::BULK_ENTRIES {
-        return Err(ServiceError::new(
-            ErrorCode::TooManyDevices,
-            format!(
-                "the request has {} devices, which exceeds the limit of {}",
-                entries.len(),
-                limits::BULK_ENTRIES
-            ),
-        ));
-    }
+    check_count(entries)?;
     let mut seen = BTreeSet::new();
     let mut parsed = Vec::with_capacity(entries.len());
     for entry in entries {
         let members = body::object(entry, "each device")?;
-        let id = body::optional_str(members, "id")?
-            .ok_or_else(|| ServiceError::invalid("each device must have an id"))?;
+        let id = entry_id(members)?;
         if !seen.insert(id) {
             return Err(ServiceError::new(
                 ErrorCode::DeviceDefinedMultipleTimes,
@@ -220,6 +207,29 @@ pub fn parse_import_line(line: &[u8]) -> Result<BulkEntry, BulkError> {
         Ok(parsed)
     });
     parsed.map_err(|e| invalid_entry(members, id, e))
+}
+
+/// One request is about 1 to 100 devices.
+pub(super) fn check_count(entries: &[Value]) -> Result<(), ServiceError> {
+    if entries.is_empty() {
+        return Err(ServiceError::invalid("the array of devices must not be empty"));
+    }
+    if entries.len() > limits::BULK_ENTRIES {
+        return Err(ServiceError::new(
+            ErrorCode::TooManyDevices,
+            format!(
+                "the request has {} devices, which exceeds the limit of {}",
+                entries.len(),
+                limits::BULK_ENTRIES
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// The device that an entry is about, legal or not.
+pub(super) fn entry_id(members: &Map<String, Value>) -> Result<&str, ServiceError> {
+    body::optional_str(members, "id")?.ok_or_else(|| ServiceError::invalid("each device must have an id"))
 }
 
 fn parse_entry(

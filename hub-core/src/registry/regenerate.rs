@@ -9,10 +9,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::authentication::{Authentication, KeyPair, SymmetricKey};
+use super::bulk::{check_count, entry_id};
 use super::{BulkError, DeviceIdentity, Fresh, ModuleIdentity, body};
 use crate::error::{ErrorCode, ServiceError};
 use crate::ids::{DeviceId, ModuleId, Target};
-use crate::limits;
 
 /// Which of an identity's two keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -54,19 +54,7 @@ impl KeyRegeneration {
             }
         };
         let entries = body::optional_array(request, "devices")?;
-        if entries.is_empty() {
-            return Err(ServiceError::invalid("the array of devices must not be empty"));
-        }
-        if entries.len() > limits::BULK_ENTRIES {
-            return Err(ServiceError::new(
-                ErrorCode::TooManyDevices,
-                format!(
-                    "the request has {} devices, which exceeds the limit of {}",
-                    entries.len(),
-                    limits::BULK_ENTRIES
-                ),
-            ));
-        }
+        check_count(entries)?;
         let targets = entries.iter().map(target).collect::<Result<_, _>>()?;
         Ok(Self { key, targets })
     }
@@ -74,8 +62,7 @@ impl KeyRegeneration {
 
 fn target(entry: &Value) -> Result<Result<Target, BulkError>, ServiceError> {
     let entry = body::object(entry, "each device")?;
-    let id = body::optional_str(entry, "id")?
-        .ok_or_else(|| ServiceError::invalid("each device must have an id"))?;
+    let id = entry_id(entry)?;
     let module = body::non_empty_str(entry, "moduleId")?;
     let device = DeviceId::parse(id);
     Ok(match (device, module.map(ModuleId::parse).transpose()) {

@@ -6,7 +6,7 @@ use hub_core::limits;
 use serde_json::{Value, json};
 
 use crate::support::answering::{Answer, AnsweringDevice};
-use crate::support::methods::{call, invoke, start};
+use crate::support::methods::{begin, call, invoke, start};
 use crate::support::rest::{Details, Rest};
 use crate::support::wait_for;
 
@@ -125,18 +125,14 @@ async fn payloads_have_a_limit_both_ways() {
     assert_eq!(details.message, "'payload' size should be less than 131072 bytes");
 
     let body = json!({"methodName": "m", "payload": largest});
-    let pending = rest.call("POST", "/twins/d/methods").json(&body).start().await;
+    let pending = begin(&rest, &body).await;
     let seen = device.call(1).await;
     assert_eq!(seen.payload.len(), limits::METHOD_PAYLOAD_BYTES);
     // The largest comes back as well.
     device.respond(&seen, 200, &seen.payload);
     assert_eq!(pending.reply().await.ok()["payload"], *largest);
 
-    let pending = rest
-        .call("POST", "/twins/d/methods")
-        .json(&call("m"))
-        .start()
-        .await;
+    let pending = begin(&rest, &call("m")).await;
     let seen = device.call(2).await;
     device.respond(&seen, 200, format!("\"{largest}x\"").as_bytes());
     let details = pending
@@ -155,11 +151,7 @@ async fn an_answer_that_is_not_json_is_a_bad_gateway() {
         .into_iter()
         .enumerate()
     {
-        let pending = rest
-            .call("POST", "/twins/d/methods")
-            .json(&call("m"))
-            .start()
-            .await;
+        let pending = begin(&rest, &call("m")).await;
         let seen = device.call(number + 1).await;
         device.respond(&seen, 200, body.as_bytes());
         let details = pending
@@ -172,11 +164,7 @@ async fn an_answer_that_is_not_json_is_a_bad_gateway() {
             details.message
         );
     }
-    let pending = rest
-        .call("POST", "/twins/d/methods")
-        .json(&call("m"))
-        .start()
-        .await;
+    let pending = begin(&rest, &call("m")).await;
     let seen = device.call(6).await;
     device.respond(&seen, 200, b"\"\xff\"");
     pending
@@ -195,11 +183,7 @@ async fn a_device_that_goes_mid_call_is_not_online() {
     assert_eq!(details.message, "The device disconnected before it answered.");
 
     let mut device = AnsweringDevice::connect(&hub, "d", Answer::Nothing).await;
-    let pending = rest
-        .call("POST", "/twins/d/methods")
-        .json(&call("m"))
-        .start()
-        .await;
+    let pending = begin(&rest, &call("m")).await;
     device.call(1).await;
     let _again = AnsweringDevice::connect(&hub, "d", Answer::Nothing).await;
     let details = pending
@@ -214,11 +198,7 @@ async fn a_device_that_is_disabled_or_deleted_mid_call_is_not_online() {
     let (hub, rest) = start().await;
     for end in ["disable", "delete"] {
         let mut device = AnsweringDevice::connect(&hub, "d", Answer::Nothing).await;
-        let pending = rest
-            .call("POST", "/twins/d/methods")
-            .json(&call("m"))
-            .start()
-            .await;
+        let pending = begin(&rest, &call("m")).await;
         device.call(1).await;
         let mut identity = rest.get("/devices/d").await.ok();
         if end == "delete" {
@@ -250,12 +230,7 @@ async fn a_device_has_a_cap_on_calls_in_flight() {
     let mut device = AnsweringDevice::connect(&hub, "d", Answer::Nothing).await;
     let mut pending = Vec::new();
     for number in 1..=3 {
-        pending.push(
-            rest.call("POST", "/twins/d/methods")
-                .json(&call("m"))
-                .start()
-                .await,
-        );
+        pending.push(begin(&rest, &call("m")).await);
         device.call(number).await;
     }
     let reply = invoke(&rest, &call("one too many")).await;

@@ -10,7 +10,7 @@ use hub_core::topic::Filter;
 use serde_json::{Value, json};
 
 use crate::support::answering::{Answer, AnsweringDevice};
-use crate::support::methods::{call, invoke, start};
+use crate::support::methods::{begin, call, invoke, start};
 use crate::support::rest::Details;
 use crate::support::wait_for;
 
@@ -59,11 +59,7 @@ async fn any_status_of_the_device_is_a_success() {
         .into_iter()
         .enumerate()
     {
-        let pending = rest
-            .call("POST", "/twins/d/methods")
-            .json(&call("m"))
-            .start()
-            .await;
+        let pending = begin(&rest, &call("m")).await;
         let seen = device.call(number + 1).await;
         device.respond(&seen, status, b"{}");
         assert_eq!(
@@ -91,11 +87,7 @@ async fn bodies_arrive_byte_for_byte() {
     .into_iter()
     .enumerate()
     {
-        let pending = rest
-            .call("POST", "/twins/d/methods")
-            .json(&call("m"))
-            .start()
-            .await;
+        let pending = begin(&rest, &call("m")).await;
         let seen = device.call(number + 1).await;
         device.respond(&seen, 200, body.as_bytes());
         let reply = pending.reply().await;
@@ -174,7 +166,7 @@ async fn an_offline_device_is_not_online_at_once() {
 async fn a_call_waits_for_the_device_to_connect() {
     let (hub, rest) = start().await;
     let body = json!({"methodName": "m", "connectTimeoutInSeconds": 30});
-    let pending = rest.call("POST", "/twins/d/methods").json(&body).start().await;
+    let pending = begin(&rest, &body).await;
     begun(&hub, 1).await;
     // Connecting alone does not make it callable.
     let device = AnsweringDevice::try_connect(&hub, "d", Answer::json(200, &json!("late")), &[])
@@ -193,7 +185,7 @@ async fn the_connect_timeout_ends_the_wait() {
     let (hub, rest) = start().await;
     for (number, (seconds, shown)) in [(61, "00:01:01"), (300, "00:05:00")].into_iter().enumerate() {
         let body = json!({"methodName": "m", "connectTimeoutInSeconds": seconds});
-        let pending = rest.call("POST", "/twins/d/methods").json(&body).start().await;
+        let pending = begin(&rest, &body).await;
         begun(&hub, number as u64 + 1).await;
         hub.advance_clock(Duration::from_secs(seconds));
         let reply = pending.reply().await;
@@ -208,7 +200,7 @@ async fn the_connect_timeout_ends_the_wait() {
 async fn the_response_timeout_counts_from_the_request() {
     let (hub, rest) = start().await;
     let body = json!({"methodName": "m", "connectTimeoutInSeconds": 100, "responseTimeoutInSeconds": 50});
-    let pending = rest.call("POST", "/twins/d/methods").json(&body).start().await;
+    let pending = begin(&rest, &body).await;
     begun(&hub, 1).await;
     hub.advance_clock(Duration::from_secs(99));
     let mut device = AnsweringDevice::connect(&hub, "d", Answer::Nothing).await;
@@ -227,11 +219,7 @@ async fn the_response_timeout_counts_from_the_request() {
     );
     // A late answer is dropped and disturbs nobody.
     device.respond(&late, 200, b"\"late\"");
-    let pending = rest
-        .call("POST", "/twins/d/methods")
-        .json(&call("next"))
-        .start()
-        .await;
+    let pending = begin(&rest, &call("next")).await;
     let next = device.call(2).await;
     assert_ne!(next.rid, late.rid);
     device.respond(&late, 200, b"\"late again\"");
@@ -244,7 +232,7 @@ async fn an_answer_in_time_wins_over_the_clock() {
     let (hub, rest) = start().await;
     let mut device = AnsweringDevice::connect(&hub, "d", Answer::Nothing).await;
     let body = json!({"methodName": "m", "responseTimeoutInSeconds": 5});
-    let pending = rest.call("POST", "/twins/d/methods").json(&body).start().await;
+    let pending = begin(&rest, &body).await;
     let seen = device.call(1).await;
     hub.advance_clock(Duration::from_secs(4));
     device.respond(&seen, 200, b"1");
@@ -265,14 +253,14 @@ async fn a_waiting_call_ends_when_its_target_is_deleted() {
     rest.delete("/devices/d/modules/m").await.no_content();
     module.reply().await.refused_in_detail(ErrorCode::ModuleNotFound);
 
-    let device = rest.call("POST", "/twins/d/methods").json(&body).start().await;
+    let device = begin(&rest, &body).await;
     begun(&hub, 2).await;
     rest.delete("/devices/d").await.no_content();
     let details = device.reply().await.refused_in_detail(ErrorCode::DeviceNotFound);
     assert_eq!(details.message, "d");
 
     rest.create("d").await;
-    let device = rest.call("POST", "/twins/d/methods").json(&body).start().await;
+    let device = begin(&rest, &body).await;
     begun(&hub, 3).await;
     hub.reset();
     device.reply().await.refused_in_detail(ErrorCode::DeviceNotFound);
@@ -282,7 +270,7 @@ async fn a_waiting_call_ends_when_its_target_is_deleted() {
 async fn a_waiting_call_ends_when_its_device_is_disabled() {
     let (hub, rest) = start().await;
     let body = json!({"methodName": "m", "connectTimeoutInSeconds": 300});
-    let waiting = rest.call("POST", "/twins/d/methods").json(&body).start().await;
+    let waiting = begin(&rest, &body).await;
     begun(&hub, 1).await;
     let disabled = json!({"deviceId": "d", "status": "disabled"});
     rest.call("PUT", "/devices/d")
@@ -344,7 +332,7 @@ async fn concurrent_calls_are_answered_in_any_order() {
     let mut pending = Vec::new();
     for number in 0..5 {
         let body = json!({"methodName": format!("m{number}"), "payload": number});
-        pending.push(rest.call("POST", "/twins/d/methods").json(&body).start().await);
+        pending.push(begin(&rest, &body).await);
         device.call(number + 1).await;
     }
     let mut calls = device.seen().calls;

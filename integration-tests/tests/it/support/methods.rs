@@ -3,7 +3,7 @@
 use emulator::Hub;
 use serde_json::{Value, json};
 
-use super::rest::{Reply, Rest};
+use super::rest::{Pending, Reply, Rest};
 use super::start_hub;
 
 /// A hub with a device `d` that has a module `m`.
@@ -18,6 +18,11 @@ pub async fn start() -> (Hub, Rest) {
 /// Calls a method of the device.
 pub async fn invoke(rest: &Rest, body: &Value) -> Reply {
     rest.post("/twins/d/methods", body).await
+}
+
+/// Calls a method of the device and leaves the reply for later.
+pub async fn begin(rest: &Rest, body: &Value) -> Pending {
+    rest.call("POST", "/twins/d/methods").json(body).start().await
 }
 
 /// The body of a call with nothing but a name.
