@@ -50,7 +50,9 @@ pub(crate) async fn accept<F>(
             Ok((stream, _)) => {
                 // Answers are small and wait for nothing.
                 let _ = stream.set_nodelay(true);
-                tasks.spawn(stop.clone().run_until_cancelled_owned(serve(stream)));
+                // Boxed, because the combinator keeps room for what it runs three
+                // times over.
+                tasks.spawn(stop.clone().run_until_cancelled_owned(Box::pin(serve(stream))));
             }
             Err(error) => {
                 // A peer that gave up while waiting is no reason to pause; too

@@ -431,7 +431,7 @@ impl MemoryConnector {
     #[must_use]
     pub fn connect(&self) -> DuplexStream {
         let (device, hub) = tokio::io::duplex(DUPLEX_BYTES);
-        let serve = mqtt::serve(hub, self.app.hub.clone(), None);
+        let serve = Box::pin(mqtt::serve(hub, self.app.hub.clone(), None));
         self.app
             .tasks
             .spawn(self.app.stop.clone().run_until_cancelled_owned(serve));

@@ -18,7 +18,7 @@ use mqtt_wire::{ConnectAck, ConnectAckReason, Packet, PacketBuffer, WireError, e
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::handshake::{self, Accepted, Refusal};
+use super::handshake::{self, Accepted, Refusal, Will};
 use super::protocol::{self, Next, Violation};
 use crate::hub::HubState;
 use crate::hub::outbox::{CloseReason, Outbox};
@@ -63,36 +63,14 @@ enum Ending {
 /// Serves a connection until it ends. Never fails: a bad peer is closed.
 /// `certificate` is what the client presented in the TLS handshake, if there
 /// was one; it counts for CONNECT only and is not kept beyond.
-pub(crate) async fn serve<S>(mut stream: S, hub: Arc<HubState>, certificate: Option<ClientCertificate>)
+pub(crate) async fn serve<S>(stream: S, hub: Arc<HubState>, certificate: Option<ClientCertificate>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut packets = PacketBuffer::new(limits::MQTT_CONNECT_BYTES);
-    let opened = timeout(
-        limits::MQTT_CONNECT_DEADLINE,
-        open(&mut stream, &mut packets, &hub, certificate.as_ref()),
-    )
-    .await;
-    drop(certificate);
-    let Ok(Some(accepted)) = opened else {
-        shut_down(&mut stream).await;
+    // What happens once is boxed, so that a connection that lives for days
+    // holds no room for it.
+    let Some((mut connection, session, will)) = Box::pin(open(stream, &hub, certificate)).await else {
         return;
-    };
-    packets.set_limit(limits::MQTT_PACKET_BYTES);
-
-    let Accepted {
-        session,
-        keep_alive,
-        expires,
-        will,
-    } = accepted;
-    let mut connection = Connection {
-        stream,
-        packets,
-        out: BytesMut::new(),
-        written: Vec::new(),
-        keep_alive,
-        expires,
     };
     let ending = match connection.run(&session, &hub).await {
         Ok(never) => match never {},
@@ -112,7 +90,7 @@ where
         (_, Some(will)) => session.will(will.properties, &will.body),
     }
     drop(session);
-    shut_down(&mut connection.stream).await;
+    Box::pin(shut_down(&mut connection.stream)).await;
 }
 
 /// Says the transport's farewell, without which a TLS or WebSocket peer could
@@ -122,8 +100,40 @@ async fn shut_down<S: AsyncWrite + Unpin>(stream: &mut S) {
     let _ = timeout(FAREWELL_DEADLINE, farewell).await;
 }
 
-/// Reads CONNECT and answers it; `None` when the connection is not to go on.
+/// From the first byte to the answer to CONNECT; `None` when the connection has
+/// ended with that.
 async fn open<S>(
+    mut stream: S,
+    hub: &Arc<HubState>,
+    certificate: Option<ClientCertificate>,
+) -> Option<(Connection<S>, Session, Option<Will>)>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut packets = PacketBuffer::new(limits::MQTT_CONNECT_BYTES);
+    let connected = timeout(
+        limits::MQTT_CONNECT_DEADLINE,
+        connect(&mut stream, &mut packets, hub, certificate.as_ref()),
+    )
+    .await;
+    let Ok(Some(accepted)) = connected else {
+        shut_down(&mut stream).await;
+        return None;
+    };
+    packets.set_limit(limits::MQTT_PACKET_BYTES);
+    let connection = Connection {
+        stream,
+        packets,
+        out: BytesMut::new(),
+        written: Vec::new(),
+        keep_alive: accepted.keep_alive,
+        expires: accepted.expires,
+    };
+    Some((connection, accepted.session, accepted.will))
+}
+
+/// Reads CONNECT and answers it; `None` when the connection is not to go on.
+async fn connect<S>(
     stream: &mut S,
     packets: &mut PacketBuffer,
     hub: &Arc<HubState>,
@@ -219,7 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(ending) => {
                     // What was done before the end is acknowledged, however the
                     // packets were cut into reads.
-                    let _ = timeout(FAREWELL_DEADLINE, self.write_out(session, None)).await;
+                    Box::pin(self.write_last(session)).await;
                     return Err(ending);
                 }
             };
@@ -250,6 +260,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
         }
+    }
+
+    /// Writes what waits in `out`, unless the peer takes too long to read it.
+    async fn write_last(&mut self, session: &Session) {
+        let _ = timeout(FAREWELL_DEADLINE, self.write_out(session, None)).await;
     }
 
     /// Writes what waits in `out`, which completes messages that nobody will
@@ -352,4 +367,18 @@ where
         })
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten thousand of these wait at once; a field too many shows in megabytes.
+    #[test]
+    fn a_connection_that_waits_is_small() {
+        let (_, stream) = tokio::io::duplex(1);
+        let connection = serve(stream, Arc::new(HubState::for_tests()), None);
+        let bytes = size_of_val(&connection);
+        assert!(bytes <= 1_000, "{bytes} bytes");
+    }
 }
