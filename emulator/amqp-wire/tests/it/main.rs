@@ -1,4 +1,10 @@
-//! Tests of the engine through its public interface.
+//! Tests through the public interface.
+#![allow(clippy::unwrap_used)]
 
+mod bounds;
+mod clients;
+mod golden;
 mod links;
+mod model;
 mod pair;
+mod values;
