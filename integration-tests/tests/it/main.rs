@@ -45,6 +45,7 @@ mod rest_method_errors;
 mod rest_methods;
 mod rest_modules;
 mod rest_queries;
+mod rest_query_pages;
 mod rest_twins;
 mod scenario;
 mod tier;

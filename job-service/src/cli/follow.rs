@@ -42,7 +42,7 @@ impl Source {
             Self::Hub(client) => client.job_records(id, Some("failed")).await,
             Self::Here(engine) => {
                 let mut records = Vec::new();
-                engine.for_each_record(Some(id), None, |view| {
+                engine.for_each_record(Some(std::slice::from_ref(id)), None, |view| {
                     if matches!(view.record.state, RecordState::Failed(_)) {
                         records.push(json!(view));
                     }

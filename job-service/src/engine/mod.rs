@@ -232,30 +232,43 @@ impl<F> JobEngine<F> {
         }
     }
 
-    /// Shows the records of one job, or of all, to `visit` until it breaks
-    /// off: ordered by job id, then target, from the one after `after` on.
+    /// Shows the records of some jobs, or of all, to `visit` until it breaks
+    /// off: job by job, each ordered by target, from the one after `after` on.
+    ///
+    /// Some jobs are given sorted by their ids, each once; those that do not
+    /// exist have no records. All jobs are looked at in the same order.
     ///
     /// `visit` runs under the lock of the job it sees a record of, so it must
     /// be quick and must not call the engine. Jobs that come or go meanwhile
     /// may or may not be seen; every record of the others is seen once.
     pub fn for_each_record(
         &self,
-        job: Option<&JobId>,
+        jobs: Option<&[JobId]>,
         after: Option<&RecordKey>,
         mut visit: impl FnMut(&RecordView<'_>) -> ControlFlow<()>,
     ) {
-        let mut next = match (job, after) {
-            (Some(id), _) => self.cell(id),
-            (None, Some(key)) => self.table().at_or_after(&key.job),
-            (None, None) => self.table().first(),
-        };
-        while let Some(cell) = next {
+        let mut visit_job = |cell: &JobCell| {
             let begin = match after {
-                Some(key) if key.job > *cell.id() => usize::MAX,
+                Some(key) if key.job > *cell.id() => return ControlFlow::Continue(()),
                 Some(key) if key.job == *cell.id() => cell.read(|job| position_after(job, &key.target)),
                 _ => 0,
             };
-            if visit_records(&cell, begin, &mut visit).is_break() || job.is_some() {
+            visit_records(cell, begin, &mut visit)
+        };
+        if let Some(ids) = jobs {
+            for cell in ids.iter().filter_map(|id| self.cell(id)) {
+                if visit_job(&cell).is_break() {
+                    return;
+                }
+            }
+            return;
+        }
+        let mut next = match after {
+            Some(key) => self.table().at_or_after(&key.job),
+            None => self.table().first(),
+        };
+        while let Some(cell) = next {
+            if visit_job(&cell).is_break() {
                 return;
             }
             next = self.table().after(cell.id());

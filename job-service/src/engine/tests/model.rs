@@ -385,18 +385,19 @@ impl Pair {
                 statistics.device_count
             );
             let mut records = Vec::new();
-            self.engine.for_each_record(Some(&view.request.id), None, |view| {
-                let word = match &view.record.state {
-                    RecordState::Failed(error) => error.code.name(),
-                    state => state.name(),
-                };
-                assert_eq!(
-                    view.record.state.is_final(),
-                    view.record.ended != Timestamp::NEVER
-                );
-                records.push((view.record.target.to_string(), word));
-                ControlFlow::Continue(())
-            });
+            self.engine
+                .for_each_record(Some(&[view.request.id.clone()]), None, |view| {
+                    let word = match &view.record.state {
+                        RecordState::Failed(error) => error.code.name(),
+                        state => state.name(),
+                    };
+                    assert_eq!(
+                        view.record.state.is_final(),
+                        view.record.ended != Timestamp::NEVER
+                    );
+                    records.push((view.record.target.to_string(), word));
+                    ControlFlow::Continue(())
+                });
             let expected: Vec<_> = model
                 .devices
                 .iter()
