@@ -75,34 +75,35 @@ run(async () => {
   moduleClient.onMethod('lockDoor', (request, response) => response.send(200, 'module', () => {}));
   const moduleJob = unique('job');
   const ofModule = `FROM devices.modules WHERE moduleId = '${module.moduleId}'`;
-  await jobs.scheduleDeviceMethod(moduleJob, ofModule, { ...method, connectTimeoutInSeconds: 10 }, now(), 60);
+  await jobs.scheduleDeviceMethod(moduleJob, ofModule, method, now(), 60);
   assert.equal((await final(moduleJob)).deviceJobStatistics.succeededCount, 1);
   const [moduleRecord] = await records(moduleJob);
   assert.deepEqual([moduleRecord.deviceId, moduleRecord.moduleId], [online.deviceId, module.moduleId]);
   assert.deepEqual(moduleRecord.outcome.deviceMethodResponse, { status: 200, payload: 'module' });
 
-  // A device may take until the connect timeout to come; while the job runs its statistics add up and its record is open.
-  const late = await createDevice('jobs');
-  const patient = { ...method, connectTimeoutInSeconds: 20 };
+  // While a device takes its time the job runs, its statistics add up and the device's record is open.
+  const slow = await createDevice('jobs');
+  const slowClient = await connect(slow);
+  let answer;
+  slowClient.onDeviceMethod('lockDoor', (request, response) => { answer = () => response.send(200, 'at last', () => {}); });
   const waiting = unique('job');
-  await jobs.scheduleDeviceMethod(waiting, `deviceId IN ['${online.deviceId}', '${late.deviceId}']`, patient, now(), 60);
+  await jobs.scheduleDeviceMethod(waiting, `deviceId IN ['${online.deviceId}', '${slow.deviceId}']`, method, now(), 60);
   const running = await eventually('the first answer', async () => {
     const job = await read(waiting);
     return job.deviceJobStatistics?.succeededCount === 1 && job;
   });
   assert.equal(running.status, 'running');
   assert.deepEqual(running.deviceJobStatistics, { deviceCount: 2, failedCount: 0, succeededCount: 1, runningCount: 1, pendingCount: 0 });
-  const open = (await records(waiting)).find((record) => record.deviceId === late.deviceId);
+  const open = (await records(waiting)).find((record) => record.deviceId === slow.deviceId);
   assert.equal(open.status, 'running');
   assert.match(open.endTimeUtc, /^0001-01-01T/, 'never null');
   await rejects(jobs.cancelJob(waiting), { name: 'InvalidEtagError', status: 412, code: 'JobRunPreconditionFailed' });
-  const lateClient = await connect(late);
-  lateClient.onDeviceMethod('lockDoor', (request, response) => response.send(200, 'late', () => {}));
+  (await eventually('the call', () => answer))();
   assert.equal((await final(waiting)).deviceJobStatistics.succeededCount, 2);
 
-  // A window that ends before its device comes.
+  // A window that ends before the device has answered.
   const brief = unique('job');
-  await jobs.scheduleDeviceMethod(brief, `deviceId = '${offline.deviceId}'`, patient, now(), 1);
+  await jobs.scheduleDeviceMethod(brief, `deviceId = '${slow.deviceId}'`, method, now(), 1);
   const ended = await final(brief);
   assert.equal(ended.status, 'failed');
   assert.match(ended.failureReason, /JobTimedOut/);
