@@ -37,6 +37,7 @@ mod rest_errors;
 mod rest_feedback;
 mod rest_identities;
 mod rest_job_ends;
+mod rest_job_progress;
 mod rest_job_records;
 mod rest_job_runs;
 mod rest_jobs;

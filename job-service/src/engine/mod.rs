@@ -57,6 +57,11 @@ pub struct EngineSettings {
     /// Jobs that have not ended, whatever they wait for. Creating one more is
     /// refused with `ThrottlingMaxActiveJobCountExceeded`.
     pub active_jobs: usize,
+    /// Whether creating a job that is due at once is refused, with the same
+    /// error, while as many are due or running as may run. The service does so;
+    /// otherwise the job waits as `enqueued`. Jobs for later are never refused
+    /// for this, and wait if need be when their time comes.
+    pub refuse_when_busy: bool,
     /// Operations on devices that all jobs together begin in a second of the
     /// clock; `None` bounds them by nothing but [`EngineSettings::fan_out`].
     pub operations_per_second: Option<NonZeroU32>,
@@ -72,11 +77,13 @@ pub struct EngineSettings {
 }
 
 impl EngineSettings {
-    /// The same, with as many jobs at once and operations a second as a tier allows.
+    /// The same, with as many jobs at once and operations a second as a tier
+    /// allows, and with its refusal of more.
     #[must_use]
     pub fn within(self, tier: JobLimits) -> Self {
         Self {
             running_jobs: tier.concurrent,
+            refuse_when_busy: true,
             operations_per_second: Some(tier.operations_per_second),
             ..self
         }
@@ -89,6 +96,7 @@ impl Default for EngineSettings {
             fan_out: limits::JOB_FAN_OUT,
             running_jobs: 100,
             active_jobs: limits::JOBS_ACTIVE,
+            refuse_when_busy: false,
             operations_per_second: None,
             records: limits::JOB_RECORDS,
             retention: limits::JOB_RETENTION,
@@ -177,13 +185,10 @@ impl<F> JobEngine<F> {
     /// `ThrottlingMaxActiveJobCountExceeded` when too many jobs are active,
     /// `ServiceUnavailable` after [`JobEngine::shutdown`].
     pub fn create(&self, request: JobRequest) -> Result<CreatedJob, ServiceError> {
-        let job = Job::new(
-            request,
-            self.shared().settings.partial_failure,
-            self.shared().clock.now(),
-        );
+        let now = self.shared().clock.now();
+        let job = Job::new(request, self.shared().settings.partial_failure, now);
         let created = job.created_view();
-        self.table().insert(job)?;
+        self.table().insert(job, now)?;
         self.shared().changed.notify_one();
         Ok(created)
     }
