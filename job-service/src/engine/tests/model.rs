@@ -389,7 +389,7 @@ impl Pair {
             );
             let mut records = Vec::new();
             self.engine
-                .for_each_record(Some(&[view.request.id.clone()]), None, |view| {
+                .for_each_record(Some(std::slice::from_ref(&view.request.id)), None, |view| {
                     let word = match &view.record.state {
                         RecordState::Failed(error) => error.code.name(),
                         state => state.name(),
