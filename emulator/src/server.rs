@@ -500,7 +500,7 @@ mod tests {
         timeout(Duration::from_secs(20), hub.shutdown()).await.unwrap();
         assert_eq!(jobs.get(&id).unwrap().status, JobStatus::Running);
         let mut records = Vec::new();
-        jobs.for_each_record(Some(&id), None, |view| {
+        jobs.for_each_record(Some(std::slice::from_ref(&id)), None, |view| {
             records.push((view.record.target.to_string(), view.record.state.name()));
             ControlFlow::Continue(())
         });
