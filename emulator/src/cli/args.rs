@@ -23,8 +23,8 @@ const HTTPS: u16 = 443;
 const HTTPS_FALLBACK: u16 = 8443;
 
 const MIB: usize = 1024 * 1024;
-const DEFAULT_EVENT_MIB: NonZeroU32 =
-    const { NonZeroU32::new((limits::EVENT_PARTITION_BYTES / MIB) as u32).unwrap() };
+/// Memory for the events of a partition when nothing else is said.
+const DEFAULT_EVENT_MIB: u32 = (limits::EVENT_PARTITION_BYTES / MIB) as u32;
 
 /// A local Azure IoT Hub: unmodified SDKs connect to it with a connection
 /// string and a CA file.
@@ -124,7 +124,7 @@ pub(crate) struct Args {
     event_retention: Duration,
     /// Memory for the events of each partition in MiB; the oldest go first
     #[arg(long, value_name = "MIB", default_value_t = DEFAULT_EVENT_MIB)]
-    event_retention_mib: NonZeroU32,
+    event_retention_mib: u32,
     /// Events to keep in each partition [default: as many as fit]
     #[arg(long, value_name = "N")]
     event_retention_count: Option<NonZeroUsize>,
@@ -255,7 +255,7 @@ impl Args {
         let mut settings = EventSettings::default().with_partitions(partitions);
         settings.retention = Retention {
             time: self.event_retention,
-            bytes: usize::try_from(self.event_retention_mib.get())
+            bytes: usize::try_from(self.event_retention_mib)
                 .unwrap_or(usize::MAX)
                 .saturating_mul(MIB),
             count: self.event_retention_count.map_or(usize::MAX, NonZeroUsize::get),

@@ -243,14 +243,16 @@ impl EventStream {
     pub(crate) fn clear(&self) {
         {
             let mut readers = self.lock_readers();
-            for slot in &self.slots {
-                *slot.lock() = Partition::new(self.settings.retention);
-            }
-            self.positions.store(0, Ordering::Release);
             let former = std::mem::replace(&mut *readers, Readers::new(&self.settings));
             for ending in former.endings.into_values() {
                 ending.set(ReadEnd::Reset);
             }
+            // All at once, so that no event enters with a position from before.
+            let mut logs: Vec<_> = self.slots.iter().map(Slot::lock).collect();
+            for log in &mut logs {
+                **log = Partition::new(self.settings.retention);
+            }
+            self.positions.store(0, Ordering::Release);
         }
         self.wake_all();
     }

@@ -21,7 +21,7 @@ pub struct EventSettings {
 impl Default for EventSettings {
     fn default() -> Self {
         Self {
-            partitions: const { NonZeroUsize::new(limits::EVENT_PARTITIONS_DEFAULT).unwrap() },
+            partitions: NonZeroUsize::new(limits::EVENT_PARTITIONS_DEFAULT).unwrap_or(NonZeroUsize::MIN),
             retention: Retention::default(),
             sources: Sources::default(),
             consumer_groups: Vec::new(),

@@ -133,6 +133,7 @@ pub fn path(template: &str) -> String {
         .replace("{token}", "t")
         .replace("{upload}", "u")
         .replace("{configuration}", "c")
+        .replace("{group}", "g")
         .replace("{component}", "k")
         .replace("{command}", "x")
 }
