@@ -71,6 +71,7 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
         .query_dialect(args.query_dialect())
         .jobs(args.jobs())
         .cloud_to_device(args.cloud_to_device())
+        .events(args.events()?)
         .data_dir(&data_dir)
         .blob_dir(args.blob_dir());
     if let Some(cap) = args.methods_in_flight {
