@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::hub::access::Policies;
 use crate::hub::device_cas;
-use crate::hub::telemetry::LogBounds;
+use crate::hub::events::EventSettings;
 use crate::hub::{HubSettings, HubState, Strictness};
 use crate::server::{DEVELOPMENT_KEY, Hub, Listeners};
 use crate::tls::{Authority, DeviceCa, DeviceCaError, TlsError};
@@ -72,7 +72,7 @@ pub struct HubBuilder {
     connack_delay: Duration,
     query_lag: Duration,
     methods_in_flight: usize,
-    telemetry: LogBounds,
+    events: EventSettings,
     jobs: EngineSettings,
     c2d: CloudToDeviceSettings,
     device_cas: Vec<DeviceCa>,
@@ -116,7 +116,7 @@ impl HubBuilder {
             connack_delay: Duration::ZERO,
             query_lag: Duration::ZERO,
             methods_in_flight: limits::METHODS_IN_FLIGHT,
-            telemetry: LogBounds::default(),
+            events: EventSettings::default(),
             jobs: EngineSettings::default(),
             c2d: CloudToDeviceSettings::default(),
             device_cas: Vec::new(),
@@ -208,10 +208,10 @@ impl HubBuilder {
         self
     }
 
-    /// How much telemetry the hub keeps.
+    /// Partitions, retention, sources and consumer groups of the event stream.
     #[must_use]
-    pub fn telemetry(mut self, bounds: LogBounds) -> Self {
-        self.telemetry = bounds;
+    pub fn events(mut self, settings: EventSettings) -> Self {
+        self.events = settings;
         self
     }
 
@@ -311,7 +311,7 @@ impl HubBuilder {
                 upload_ttl: self.upload_ttl,
                 policies: Policies::new(key),
                 methods_in_flight: self.methods_in_flight,
-                telemetry: self.telemetry,
+                events: self.events,
                 strictness: self.strictness,
                 connack_delay: self.connack_delay,
                 query_lag: self.query_lag,

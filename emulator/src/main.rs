@@ -70,6 +70,7 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
         .query_lag(args.query_lag)
         .jobs(args.jobs())
         .cloud_to_device(args.cloud_to_device())
+        .events(args.events()?)
         .data_dir(&data_dir)
         .blob_dir(args.blob_dir());
     if let Some(cap) = args.methods_in_flight {

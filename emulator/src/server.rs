@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hub_core::c2d::Draft;
 use hub_core::error::ServiceError;
+use hub_core::events::{PartitionInfo, Start};
 use hub_core::file_upload::FileNotification;
 use hub_core::ids::{DeviceId, Target};
 use hub_core::property_bag::MessageProperties;
@@ -28,6 +29,7 @@ use crate::builder::HubBuilder;
 use crate::http::{self, App};
 use crate::hub::HubState;
 use crate::hub::counters::CounterValues;
+use crate::hub::events::{EventReader, OpenError};
 use crate::hub::outbox::CloseReason;
 use crate::hub::settling;
 use crate::hub::telemetry::TelemetryMessage;
@@ -391,10 +393,34 @@ impl Hub {
         self.app.hub.connected_count()
     }
 
-    /// The kept device-to-cloud messages after position `sequence` (0: all), oldest first.
+    /// The kept device-to-cloud messages after position `sequence` (0: all), oldest
+    /// first, at most 10,000: ask again after the last one's for more.
     #[must_use]
     pub fn telemetry_after(&self, sequence: u64) -> Vec<TelemetryMessage> {
-        self.app.hub.telemetry.after(sequence)
+        self.app.hub.telemetry_after(sequence)
+    }
+
+    /// Reads the events of one partition from `start` on, as a member of a
+    /// consumer group (`$Default` is always there). A reader with an epoch is
+    /// alone in its group's partition and takes the place of lower ones.
+    ///
+    /// # Errors
+    /// When there is no such partition or group, the start lies behind the last
+    /// event, or the group's other readers do not allow it.
+    pub fn read_events(
+        &self,
+        group: &str,
+        partition: usize,
+        start: Start,
+        epoch: Option<i64>,
+    ) -> Result<EventReader, OpenError> {
+        self.app.hub.events.open(group, partition, start, epoch)
+    }
+
+    /// The ends of the event stream's partitions, in their order.
+    #[must_use]
+    pub fn event_partitions(&self) -> Vec<PartitionInfo> {
+        self.app.hub.events.partitions()
     }
 
     /// The kept notifications of files that devices uploaded, after position

@@ -11,7 +11,8 @@
 //! [`query`] selects devices, [`job`] runs an action over them, and
 //! [`configuration`] keeps desired properties on them; [`digital_twin`] shows a
 //! twin by the conventions of IoT Plug and Play; [`blob`] and [`file_upload`]
-//! are about files; [`tier`] bounds jobs and messages as the hub's size does.
+//! are about files; [`events`] keeps what devices and the hub itself have to
+//! tell back ends; [`tier`] bounds jobs and messages as the hub's size does.
 
 pub mod blob;
 pub mod c2d;
@@ -20,6 +21,7 @@ pub mod connection_string;
 pub mod digital_twin;
 pub mod duration;
 pub mod error;
+pub mod events;
 pub mod file_upload;
 pub mod ids;
 pub mod job;

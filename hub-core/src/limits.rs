@@ -180,6 +180,30 @@ pub const REGISTRY_JOBS: usize = 100;
 /// identity with a full twin.
 pub const IMPORT_LINE_BYTES: usize = 1024 * 1024;
 
+/// Partitions of the event stream (quotas: 2 to 32, fixed when a hub is made);
+/// one is the emulator's own, for those who want one order over all devices.
+pub const EVENT_PARTITIONS: std::ops::RangeInclusive<usize> = 1..=32;
+/// Partitions when nothing else is said (quotas: 4).
+pub const EVENT_PARTITIONS_DEFAULT: usize = 4;
+/// How long events are kept when nothing else is said (guide on the built-in
+/// endpoint: one day).
+pub const EVENT_RETENTION: Duration = Duration::from_secs(24 * 3600);
+/// Longest time that events may be kept (guide on the built-in endpoint: seven days).
+pub const EVENT_RETENTION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Bytes of memory for the events of one partition when nothing else is said;
+/// the emulator's own.
+pub const EVENT_PARTITION_BYTES: usize = 64 * 1024 * 1024;
+/// Events that one read of a partition gives at most; the emulator's own, so
+/// that a reader holds up writers for microseconds only.
+pub const EVENTS_PER_READ: usize = 1024;
+/// Consumer groups beside `$Default` (quotas: 20).
+pub const CONSUMER_GROUPS: usize = 20;
+/// Characters of a consumer group's name (Event Hubs quotas: 50).
+pub const CONSUMER_GROUP_CHARS: usize = 50;
+/// Readers without an epoch of one partition in one consumer group (Event Hubs
+/// quotas: 5).
+pub const READERS_PER_PARTITION: usize = 5;
+
 /// Bytes of an HTTP request body (bulk registration of 100 devices with full
 /// twins is the largest legal one); the emulator's own.
 pub const HTTP_BODY_BYTES: usize = 8 * 1024 * 1024;

@@ -172,14 +172,77 @@ impl MessageProperties {
     }
 }
 
-fn decode(text: &str) -> Result<Cow<'_, str>, BagError> {
+impl From<&MessageProperties> for Bag<'static> {
+    fn from(properties: &MessageProperties) -> Self {
+        Self(Cow::Owned(properties.encode()))
+    }
+}
+
+/// A text that is known to be a property bag: the properties of a message as
+/// they are kept, because most messages are never read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bag<'a>(Cow<'a, str>);
+
+impl<'a> Bag<'a> {
+    /// Takes over a text that [`MessageProperties::decode`] accepts.
+    ///
+    /// # Errors
+    /// Those of [`MessageProperties::decode`].
+    pub fn parse(text: &'a str) -> Result<Self, BagError> {
+        for pair in text.split('&').filter(|pair| pair.contains('%')) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if check_escapes(key)? | check_escapes(value)? {
+                decode(key)?;
+                decode(value)?;
+            }
+        }
+        Ok(Self(Cow::Borrowed(text)))
+    }
+
+    /// Adds an application property, instead of one that has its name.
+    pub fn push(&mut self, name: &str, value: &str) {
+        let text = self.0.to_mut();
+        if !text.is_empty() {
+            text.push('&');
+        }
+        text.extend(utf8_percent_encode(name, RESERVED));
+        text.push('=');
+        text.extend(utf8_percent_encode(value, RESERVED));
+    }
+
+    /// The bag's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The properties in the bag.
+    #[must_use]
+    pub fn decode(&self) -> MessageProperties {
+        // A bag can be decoded: its constructors have seen to that.
+        MessageProperties::decode(&self.0).unwrap_or_default()
+    }
+}
+
+/// Whether a text has escapes beyond ASCII, so that decoding decides whether
+/// they make UTF-8: an ASCII character is in order wherever a `%` was.
+fn check_escapes(text: &str) -> Result<bool, BagError> {
     let mut rest = text.as_bytes();
+    let mut beyond_ascii = false;
     while let Some(at) = rest.iter().position(|b| *b == b'%') {
         match rest.get(at + 1..at + 3) {
-            Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => rest = &rest[at + 3..],
+            Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => {
+                beyond_ascii |= digits[0] > b'7';
+                rest = &rest[at + 3..];
+            }
             _ => return Err(BagError::Escape),
         }
     }
+    Ok(beyond_ascii)
+}
+
+fn decode(text: &str) -> Result<Cow<'_, str>, BagError> {
+    check_escapes(text)?;
     percent_decode_str(text).decode_utf8().map_err(|_| BagError::Utf8)
 }
 
@@ -273,6 +336,21 @@ mod tests {
             let bag = properties.encode();
             prop_assert!(bag.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%&=".contains(&b)));
             prop_assert_eq!(MessageProperties::decode(&bag), Ok(properties));
+        }
+
+        #[test]
+        fn a_bag_is_what_can_be_decoded(text in "(é|[%&=a-fA-F0-9$.]){0,30}") {
+            let bag = Bag::parse(&text);
+            prop_assert_eq!(
+                bag.as_ref().map(Bag::decode).map_err(|e| *e),
+                MessageProperties::decode(&text)
+            );
+            if let Ok(mut bag) = bag {
+                let mut expected = bag.decode();
+                bag.push("a b", "é&");
+                expected.application.insert("a b".into(), "é&".into());
+                prop_assert_eq!(bag.decode(), expected);
+            }
         }
 
         #[test]

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use emulator::{DEVELOPMENT_KEY, Listen, Ports, StartError, Strictness};
+use emulator::{DEVELOPMENT_KEY, EventSettings, Listen, Ports, StartError, Strictness};
 use hub_core::c2d;
+use hub_core::events::{Retention, Source};
 use hub_core::job::{CancelRunning, PartialFailure};
 use hub_core::tier::{Sku, Tier};
 use hub_core::{duration, limits};
@@ -20,6 +21,10 @@ use super::trust::TrustArgs;
 /// cannot be had.
 const HTTPS: u16 = 443;
 const HTTPS_FALLBACK: u16 = 8443;
+
+const MIB: usize = 1024 * 1024;
+/// Memory for the events of a partition when nothing else is said.
+const DEFAULT_EVENT_MIB: u32 = (limits::EVENT_PARTITION_BYTES / MIB) as u32;
 
 /// A local Azure IoT Hub: unmodified SDKs connect to it with a connection
 /// string and a CA file.
@@ -111,6 +116,24 @@ pub(crate) struct Args {
     /// Let running jobs be cancelled, which the service refuses with 412
     #[arg(long)]
     cancel_running_jobs: bool,
+    /// Partitions of the event stream, 1 to 32; a device's events stay in one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32), default_value_t = 4)]
+    partitions: u16,
+    /// How long events are kept for readers, such as 1h, 7d at most
+    #[arg(long, value_name = "TIME", value_parser = event_retention, default_value = "1d")]
+    event_retention: Duration,
+    /// Memory for the events of each partition in MiB; the oldest go first
+    #[arg(long, value_name = "MIB", default_value_t = DEFAULT_EVENT_MIB)]
+    event_retention_mib: u32,
+    /// Events to keep in each partition [default: as many as fit]
+    #[arg(long, value_name = "N")]
+    event_retention_count: Option<NonZeroUsize>,
+    /// Events to keep beside telemetry, as a route in the cloud would have it
+    #[arg(long, value_enum, value_name = "SOURCE", value_delimiter = ',')]
+    events: Vec<EventSource>,
+    /// Consumer group to have beside $Default; may be given again
+    #[arg(long, value_name = "NAME")]
+    consumer_group: Vec<String>,
     /// Seconds between two evaluations of automatic configurations, five minutes
     /// in the service; changes of a configuration are evaluated at once
     /// [default: 1]
@@ -145,6 +168,17 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Trust(TrustArgs),
     Ports(PortsArgs),
+}
+
+/// What the hub itself can tell back ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum EventSource {
+    /// Changes of twins
+    Twin,
+    /// Identities that are created or deleted
+    Lifecycle,
+    /// Devices that connect and disconnect
+    Connection,
 }
 
 /// When failed devices make their job fail.
@@ -212,6 +246,35 @@ impl Args {
         }
     }
 
+    /// How the event stream is kept.
+    ///
+    /// # Errors
+    /// When a consumer group's name is not legal.
+    pub(crate) fn events(&self) -> Result<EventSettings, String> {
+        let partitions = NonZeroUsize::new(self.partitions.into()).unwrap_or(NonZeroUsize::MIN);
+        let mut settings = EventSettings::default().with_partitions(partitions);
+        settings.retention = Retention {
+            time: self.event_retention,
+            bytes: usize::try_from(self.event_retention_mib)
+                .unwrap_or(usize::MAX)
+                .saturating_mul(MIB),
+            count: self.event_retention_count.map_or(usize::MAX, NonZeroUsize::get),
+        };
+        for source in &self.events {
+            settings.sources = settings.sources.with(match source {
+                EventSource::Twin => Source::TwinChange,
+                EventSource::Lifecycle => Source::DeviceLifecycle,
+                EventSource::Connection => Source::DeviceConnectionState,
+            });
+        }
+        for name in &self.consumer_group {
+            settings = settings
+                .with_consumer_group(name)
+                .map_err(|e| format!("--consumer-group {name}: {e}"))?;
+        }
+        Ok(settings)
+    }
+
     /// The tier whose limits the hub keeps.
     ///
     /// # Errors
@@ -258,6 +321,14 @@ impl Args {
         };
         format!("{error}\n  {hint}")
     }
+}
+
+fn event_retention(text: &str) -> Result<Duration, String> {
+    let time = duration::parse(text).map_err(|e| e.to_string())?;
+    if time > limits::EVENT_RETENTION_MAX {
+        return Err("at most 7d".into());
+    }
+    Ok(time)
 }
 
 fn connack_delay(text: &str) -> Result<Duration, String> {

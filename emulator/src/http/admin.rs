@@ -53,16 +53,18 @@ pub(super) async fn counters(State(app): State<App>) -> Result<JsonReply, HttpEr
     })
 }
 
-/// The kept telemetry after the position `?after=` (default: all of it).
+/// The kept telemetry after the position `?after=` (default: 0), 10,000 messages
+/// at most: ask again after the last one for more.
 pub(super) async fn telemetry(
     State(app): State<App>,
     RawQuery(query): RawQuery,
 ) -> Result<JsonReply, HttpError> {
     let after = position(query.as_deref())?;
+    // Before the messages: none is counted that is not listed.
+    let total = app.hub.counters.values().telemetry_messages;
     let messages: Vec<Value> = app
         .hub
-        .telemetry
-        .after(after)
+        .telemetry_after(after)
         .iter()
         .map(|m| {
             json!({
@@ -77,7 +79,7 @@ pub(super) async fn telemetry(
             })
         })
         .collect();
-    JsonReply::of(&json!({ "total": app.hub.telemetry.total(), "messages": messages }))
+    JsonReply::of(&json!({ "total": total, "messages": messages }))
 }
 
 /// The kept notifications of uploaded files after the position `?after=`

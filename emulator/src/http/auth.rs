@@ -7,6 +7,7 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use hub_core::error::ServiceError;
+use hub_core::events::AuthMethod;
 use hub_core::ids::{DeviceId, Target};
 use percent_encoding::percent_decode_str;
 
@@ -108,8 +109,8 @@ impl FromRequestParts<App> for ModuleWriter {
 }
 
 /// The device in the path itself, or a policy with the right to act as a
-/// device.
-pub(crate) struct DeviceCaller(pub(crate) Target);
+/// device; and how it has proved that.
+pub(crate) struct DeviceCaller(pub(crate) Target, pub(crate) AuthMethod);
 
 impl FromRequestParts<App> for DeviceCaller {
     type Rejection = HttpError;
@@ -121,10 +122,11 @@ impl FromRequestParts<App> for DeviceCaller {
             .await
             .map_err(|_| refuse(parts, Denied::UnknownIdentity))?
             .0;
-        app.hub
+        let authorized = app
+            .hub
             .authorize_device(&credentials(parts), &target)
             .map_err(|denied| refuse(parts, denied))?;
-        Ok(Self(target))
+        Ok(Self(target, authorized.method))
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) async fn send(
 
 /// Answers the calling device with its next message, or 204 when none waits.
 pub(super) async fn receive(
-    DeviceCaller(target): DeviceCaller,
+    DeviceCaller(target, _): DeviceCaller,
     State(app): State<App>,
 ) -> Result<Response, HttpError> {
     Ok(match app.hub.take_message(&target)? {
@@ -64,7 +64,7 @@ fn headers_of(delivery: &Delivery) -> HeaderMap {
 
 /// Completes a message, or rejects it when the query says `reject`.
 pub(super) async fn settle(
-    DeviceCaller(target): DeviceCaller,
+    DeviceCaller(target, _): DeviceCaller,
     State(app): State<App>,
     TokenPath(token): TokenPath,
     RawQuery(query): RawQuery,
@@ -79,7 +79,7 @@ pub(super) async fn settle(
 
 /// Gives a message back, to be delivered again.
 pub(super) async fn abandon(
-    DeviceCaller(target): DeviceCaller,
+    DeviceCaller(target, _): DeviceCaller,
     State(app): State<App>,
     TokenPath(token): TokenPath,
 ) -> Result<StatusCode, HttpError> {

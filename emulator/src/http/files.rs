@@ -16,7 +16,7 @@ use super::request::JsonBody;
 /// Grants a place for a file. Its address is
 /// `https://{hostName}/{containerName}/{blobName}{sasToken}`.
 pub(super) async fn start(
-    DeviceCaller(source): DeviceCaller,
+    DeviceCaller(source, _): DeviceCaller,
     State(app): State<App>,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
@@ -36,7 +36,7 @@ pub(super) async fn start(
 /// Takes the device's word that its upload has ended; which one, the body or
 /// the path says.
 pub(super) async fn finish(
-    DeviceCaller(source): DeviceCaller,
+    DeviceCaller(source, _): DeviceCaller,
     State(app): State<App>,
     params: RawPathParams,
     JsonBody(body): JsonBody,

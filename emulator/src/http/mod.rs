@@ -15,6 +15,7 @@ mod device_cas;
 mod devices;
 mod digital_twins;
 mod error;
+mod events;
 mod feedback;
 mod files;
 mod jobs;
@@ -175,6 +176,12 @@ pub(crate) fn router(app: App) -> Router {
         .route("/_emulator/health", get(admin::health))
         .route("/_emulator/counters", get(admin::counters))
         .route("/_emulator/telemetry", get(admin::telemetry))
+        .route("/_emulator/events", get(events::list))
+        .route("/_emulator/events/partitions", get(events::partitions))
+        .route(
+            "/_emulator/consumer-groups/{group}",
+            put(events::create_group).delete(events::remove_group),
+        )
         .route("/_emulator/c2d", post(admin::send_to_device))
         .route("/_emulator/file-notifications", get(admin::file_notifications))
         .route("/_emulator/containers/{container}", put(admin::create_container))

@@ -74,7 +74,7 @@ fn too_large() -> ServiceError {
 
 /// A batch is accepted as a whole or not at all.
 pub(super) async fn send(
-    DeviceCaller(source): DeviceCaller,
+    DeviceCaller(source, auth): DeviceCaller,
     State(app): State<App>,
     headers: HeaderMap,
     body: MessageBody,
@@ -95,7 +95,7 @@ pub(super) async fn send(
     if size > limits::D2C_MESSAGE_BYTES {
         return Err(too_large().into());
     }
-    app.hub.accept_telemetry(&source, messages)?;
+    app.hub.accept_telemetry(&source, auth, &messages)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

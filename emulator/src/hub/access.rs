@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hub_core::error::{ErrorCode, ServiceError};
+use hub_core::events::{AuthMethod, AuthScope};
 use hub_core::ids::{DeviceId, Target};
 use hub_core::registry::{Authentication, CertificateRefusal, Status, SymmetricKey};
 use hub_core::sas::{Key, Resource, Token};
@@ -72,6 +73,15 @@ pub(crate) struct Credentials<'a> {
     /// What it presented in the TLS handshake.
     pub(crate) certificate: Option<&'a ClientCertificate>,
     pub(crate) channel: Channel,
+}
+
+/// The right to act as a device or module.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Authorized {
+    /// How it was proved.
+    pub(crate) method: AuthMethod,
+    /// When it ends, in real time.
+    pub(crate) until: Timestamp,
 }
 
 /// What credentials are shown for.
@@ -145,8 +155,8 @@ impl HubState {
 
     /// Checks credentials for acting as `target`: a token signed by one of its
     /// own keys or by a policy with the right to act as a device, or a
-    /// certificate. Returns when the right ends: with the token, or with the
-    /// tolerance for a token that has expired already; never where a
+    /// certificate. Says how, and when the right ends: with the token, or with
+    /// the tolerance for a token that has expired already; never where a
     /// certificate was shown, which has to be valid only now.
     ///
     /// A token that is there has to be in order even where a certificate then
@@ -155,7 +165,7 @@ impl HubState {
         &self,
         credentials: &Credentials<'_>,
         target: &Target,
-    ) -> Result<Timestamp, Denied> {
+    ) -> Result<Authorized, Denied> {
         let token = credentials.token.map(parse_token).transpose()?;
         if let Some(token) = &token
             && !token.scope().covers(&Resource::from(target))
@@ -165,14 +175,24 @@ impl HubState {
         // Copied: following a certificate's chain would take too long for the
         // device's lock.
         let authentication = self.authentication(target)?;
+        let own_scope = match target.module {
+            None => AuthScope::Device,
+            Some(_) => AuthScope::Module,
+        };
         match (&token, credentials.certificate) {
             (Some(token), _) if token.policy().is_some() => {
                 self.check_policy(token, &[DeviceConnect])?;
-                Ok(end_of_right(token))
+                Ok(Authorized {
+                    method: AuthMethod::Sas(AuthScope::Hub),
+                    until: end_of_right(token),
+                })
             }
             (_, Some(certificate)) if authentication.keys().is_none() => {
                 self.check_certificate(&authentication, certificate, target, credentials.channel)?;
-                Ok(Timestamp::MAX)
+                Ok(Authorized {
+                    method: AuthMethod::X509(own_scope),
+                    until: Timestamp::MAX,
+                })
             }
             (Some(token), _) => {
                 let keys = authentication.keys().ok_or(Denied::WrongMethod)?;
@@ -181,7 +201,10 @@ impl HubState {
                 if !signed_by(&keys.primary) && !signed_by(&keys.secondary) {
                     return Err(Denied::Signature);
                 }
-                Ok(end_of_right(token))
+                Ok(Authorized {
+                    method: AuthMethod::Sas(own_scope),
+                    until: end_of_right(token),
+                })
             }
             (None, Some(_)) => Err(CertificateRefusal::WrongMethod.into()),
             (None, None) => Err(Denied::Missing),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hub_core::error::{ErrorCode, ServiceError};
+use hub_core::events::{AuthMethod, Origin, Sender};
 use hub_core::file_upload::Uploads;
 use hub_core::ids::{ModuleId, Target};
 use hub_core::limits;
@@ -22,6 +23,7 @@ use hub_core::twin::{DesiredChange, Twin};
 use tokio::sync::oneshot;
 
 use super::c2d::Mailbox;
+use super::events::Presence;
 use super::index::Filed;
 use super::lag::Past;
 pub(crate) use super::lock::DeviceCell;
@@ -89,6 +91,38 @@ impl DeviceState {
         }
     }
 
+    /// Whom telemetry of the device or one of its modules is from.
+    ///
+    /// # Errors
+    /// As [`DeviceState::endpoint`].
+    pub(crate) fn origin(
+        &mut self,
+        target: &Target,
+        auth: AuthMethod,
+        model_id: Option<&Arc<str>>,
+    ) -> Result<Arc<Origin>, ServiceError> {
+        if let Some(origin) = &self.endpoint(target.module.as_ref())?.origin
+            && let Some(sender) = &origin.sender
+            && (sender.auth, sender.model_id.as_ref()) == (auth, model_id)
+        {
+            return Ok(origin.clone());
+        }
+        let generation_id = match target.module.as_ref().and_then(|id| self.modules.get(id)) {
+            Some(module) => module.identity.generation_id.clone(),
+            None => self.identity.generation_id.clone(),
+        };
+        let origin = Arc::new(Origin {
+            target: target.clone(),
+            sender: Some(Sender {
+                generation_id,
+                auth,
+                model_id: model_id.cloned(),
+            }),
+        });
+        self.endpoint(target.module.as_ref())?.origin = Some(origin.clone());
+        Ok(origin)
+    }
+
     /// The name of one of its modules.
     pub(super) fn module(&self, id: &ModuleId) -> Target {
         Target {
@@ -146,6 +180,9 @@ pub(crate) struct Endpoint {
     /// What the configurations have made of the twin; `None` until they have
     /// seen it.
     pub(crate) settled: Option<Box<Settled>>,
+    /// Whom its last telemetry was from, shared with the event stream: the next
+    /// is mostly from the same.
+    origin: Option<Arc<Origin>>,
     /// Callers that wait for this endpoint to accept methods.
     waiting: Vec<oneshot::Sender<()>>,
 }
@@ -157,6 +194,8 @@ struct Session {
     filters: FilterSet,
     persistence: Persistence,
     calls: PendingCalls<oneshot::Sender<MethodOutcome>>,
+    /// That back ends were told of the connection; ends with it.
+    presence: Option<Presence>,
 }
 
 /// Whether a session's filters outlive its connection.
@@ -203,6 +242,7 @@ impl Endpoint {
             remembered: None,
             mailbox: None,
             settled: None,
+            origin: None,
             waiting: Vec::new(),
         }
     }
@@ -216,6 +256,7 @@ impl Endpoint {
             remembered: None,
             mailbox: None,
             settled: self.settled.clone(),
+            origin: None,
             waiting: Vec::new(),
         }
     }
@@ -241,6 +282,7 @@ impl Endpoint {
             filters,
             persistence,
             calls: PendingCalls::default(),
+            presence: None,
         }));
         self.connection.state = ConnectionState::Connected;
         self.connection.state_updated = now;
@@ -311,6 +353,14 @@ impl Endpoint {
             qos: session.filters.cloud_to_device()?,
             outbox: &session.outbox,
         })
+    }
+
+    /// Notes that back ends were told of the connection, if they were not
+    /// before; `report` tells them.
+    pub(super) fn announce(&mut self, generation: u64, report: impl FnOnce() -> Presence) {
+        if let Some(session) = self.session(generation) {
+            session.presence.get_or_insert_with(report);
+        }
     }
 
     /// Whether a connection is live.

@@ -88,6 +88,10 @@ counters! {
     c2d_abandoned,
     /// Cloud-to-device messages that expired.
     c2d_expired,
+    /// Events of the hub itself (twins, identities, connections) kept.
+    events_emitted,
+    /// Events handed to readers of the event stream.
+    events_read,
     /// HTTP requests received.
     http_requests,
     /// HTTP requests answered with a status of 400 or above.

@@ -16,6 +16,7 @@ pub(crate) mod counters;
 pub(crate) mod deployment;
 pub(crate) mod device_cas;
 pub(crate) mod digital_twins;
+pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod file_upload;
 pub(crate) mod fleet;
@@ -50,13 +51,13 @@ use self::c2d::CloudToDevice;
 use self::configurations::Configurations;
 use self::counters::Counters;
 use self::device_cas::DeviceCas;
+use self::events::{EventSettings, EventStream};
 use self::file_upload::FileNotifications;
 use self::lag::Lag;
 use self::lock::Views;
 use self::outbox::CloseReason;
 use self::registry::Registry;
 use self::registry_jobs::RegistryJobs;
-use self::telemetry::{LogBounds, TelemetryLog};
 use self::tier::MessageQuota;
 use crate::blobs::BlobStore;
 use crate::tls::DeviceCa;
@@ -81,7 +82,8 @@ pub(crate) struct HubSettings {
     pub(crate) policies: Policies,
     /// Direct methods in flight to one device.
     pub(crate) methods_in_flight: usize,
-    pub(crate) telemetry: LogBounds,
+    /// Partitions, retention and sources of the event stream.
+    pub(crate) events: EventSettings,
     pub(crate) strictness: Strictness,
     /// How long an MQTT client waits for its CONNACK.
     pub(crate) connack_delay: Duration,
@@ -109,7 +111,7 @@ impl HubSettings {
             host_name: "localhost".into(),
             policies: Policies::new(Key::from_bytes(&[0; 32])),
             methods_in_flight: hub_core::limits::METHODS_IN_FLIGHT,
-            telemetry: LogBounds::default(),
+            events: EventSettings::default(),
             strictness: Strictness::Strict,
             connack_delay: Duration::ZERO,
             query_lag: Duration::ZERO,
@@ -129,8 +131,8 @@ pub(crate) struct HubState {
     pub(crate) clock: Clock,
     pub(crate) registry: Registry,
     pub(crate) views: Arc<Views>,
-    pub(crate) counters: Counters,
-    pub(crate) telemetry: TelemetryLog,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) events: Arc<EventStream>,
     pub(crate) message_quota: MessageQuota,
     pub(crate) c2d: CloudToDevice,
     pub(crate) device_cas: DeviceCas,
@@ -142,8 +144,14 @@ pub(crate) struct HubState {
 
 impl HubState {
     pub(crate) fn new(settings: HubSettings, clock: Clock) -> Self {
+        let counters = Arc::<Counters>::default();
         Self {
-            telemetry: TelemetryLog::new(settings.telemetry),
+            events: Arc::new(EventStream::new(
+                settings.events.clone(),
+                &settings.host_name,
+                clock.clone(),
+                counters.clone(),
+            )),
             c2d: CloudToDevice::new(settings.c2d.feedback),
             device_cas: DeviceCas::new(settings.device_cas.clone()),
             blobs: Arc::new(BlobStore::new(settings.blob_dir.clone())),
@@ -154,7 +162,7 @@ impl HubState {
             settings,
             clock,
             registry: Registry::default(),
-            counters: Counters::default(),
+            counters,
             message_quota: MessageQuota::default(),
             file_notifications: FileNotifications::default(),
             configurations: Configurations::default(),
@@ -171,7 +179,7 @@ impl HubState {
         )
     }
 
-    /// Forgets all devices, configurations, telemetry, notifications, counts
+    /// Forgets all devices, configurations, events, notifications, counts
     /// and the authorities that were added since the start, and sets the clock
     /// back to the system's. Blobs stay.
     pub(crate) fn reset(&self) {
@@ -182,7 +190,7 @@ impl HubState {
             registry: _,
             views,
             counters,
-            telemetry,
+            events,
             message_quota,
             c2d,
             device_cas,
@@ -200,7 +208,7 @@ impl HubState {
             lag.clear();
         }
         c2d.clear();
-        telemetry.clear();
+        events.clear();
         message_quota.clear();
         device_cas.reset();
         blobs.forget_blocks();

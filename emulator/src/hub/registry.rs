@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use dashmap::DashMap;
 use hub_core::error::{ErrorCode, ServiceError};
+use hub_core::events::{Lifecycle, Source};
 use hub_core::file_upload::Uploads;
 use hub_core::ids::{DeviceId, ModuleId, Target};
 use hub_core::limits;
@@ -163,6 +164,8 @@ impl HubState {
                 let mut state = DeviceState::new(identity, now);
                 order.identities += 1 + add_system_modules(&mut state, &mut fresh);
                 let result = view(&mut state, Put::Create);
+                // Before anybody can change it.
+                self.tell(Lifecycle::Created, &target, &state.endpoint, now);
                 if let Some(lag) = &self.views.lag {
                     lag.create(&mut state);
                 }
@@ -193,7 +196,15 @@ impl HubState {
             if let Some(lag) = &self.views.lag {
                 lag.bury(state);
             }
-            bury(state, CloseReason::IdentityChanged, self.clock.now());
+            let now = self.clock.now();
+            state.disconnect_all(CloseReason::IdentityChanged, now);
+            self.tell(
+                Lifecycle::Deleted,
+                &Target::device(id.clone()),
+                &state.endpoint,
+                now,
+            );
+            bury(state, CloseReason::IdentityChanged, now);
         }
         self.registry.cells.remove(id);
         order.devices.remove(id);
@@ -251,7 +262,13 @@ impl HubState {
                 order.identities += 1;
             }
         }
-        Ok(view(&mut state, put))
+        let result = view(&mut state, put);
+        if put == Put::Create
+            && let Ok(endpoint) = state.endpoint(target.module.as_ref())
+        {
+            self.tell(Lifecycle::Created, &target, endpoint, now);
+        }
+        Ok(result)
     }
 
     /// Removes a module with its twin and connection.
@@ -275,9 +292,9 @@ impl HubState {
         check_delete(&target, etag, if_match)?;
         if let Some(mut module) = state.modules.remove(id) {
             self.c2d.forget_module(&target, &module.endpoint);
-            module
-                .endpoint
-                .disconnect(CloseReason::IdentityChanged, self.clock.now());
+            let now = self.clock.now();
+            module.endpoint.disconnect(CloseReason::IdentityChanged, now);
+            self.tell(Lifecycle::Deleted, &target, &module.endpoint, now);
             order.identities -= 1;
         }
         Ok(())
@@ -352,6 +369,15 @@ impl HubState {
             Some(parent) if parent.lock().identity.edge_scope() == Some(scope) => Ok(()),
             _ => Err(unknown_scope(scope)),
         }
+    }
+
+    /// Tells back ends, if they want to know, of an identity. The modules that
+    /// the hub gives an Edge device come and go in silence.
+    fn tell(&self, change: Lifecycle, target: &Target, endpoint: &Endpoint, now: Timestamp) {
+        self.events
+            .notify(Source::DeviceLifecycle, target, now, |notice| {
+                notice.lifecycle(change, &endpoint.twin)
+            });
     }
 
     /// Removes every device, ending all connections.

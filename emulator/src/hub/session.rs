@@ -10,17 +10,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hub_core::c2d::{Holder, LockToken, Message};
 use hub_core::error::ServiceError;
+use hub_core::events::{AuthMethod, Origin, Source};
 use hub_core::ids::Target;
 use hub_core::method::{MethodResponse, RequestId};
-use hub_core::property_bag::MessageProperties;
+use hub_core::property_bag::Bag;
 use hub_core::registry::Status;
 use hub_core::time::Timestamp;
 use hub_core::topic::{Filter, Qos};
-use hub_core::twin::ReportedPatch;
+use hub_core::twin::{ReportedPatch, TwinChange};
 
 use super::HubState;
 use super::access::Denied;
 use super::cell::{DeviceCell, DeviceState, Endpoint, Persistence, Subscription, TwinAnswer};
+use super::events::Presence;
 use super::outbox::Outbox;
 
 /// A live connection of a device or module; ends when it is dropped.
@@ -29,6 +31,10 @@ pub(crate) struct Session {
     cell: Arc<DeviceCell>,
     target: Target,
     generation: u64,
+    /// How the device has proved who it is.
+    auth: AuthMethod,
+    /// The model that it announced.
+    model_id: Option<Arc<str>>,
     /// Frames for the device, and the hub's wish to end the connection.
     pub(crate) outbox: Arc<Outbox>,
     /// Whether filters of an earlier connection are in force again.
@@ -45,8 +51,10 @@ impl Session {
         hub: &Arc<HubState>,
         target: Target,
         persistence: Persistence,
+        auth: AuthMethod,
         model_id: Option<&str>,
     ) -> Result<Self, Denied> {
+        let model_id = model_id.map(Arc::<str>::from);
         let now = hub.clock.now();
         let cell = hub.registry.find(&target.device).ok_or(Denied::UnknownIdentity)?;
         let (generation, attached) = {
@@ -61,8 +69,8 @@ impl Session {
             if endpoint.is_connected() {
                 hub.counters.takeovers.add(1);
             }
-            if let Some(model) = model_id {
-                endpoint.twin.set_model_id(Some(model.into()));
+            if model_id.is_some() {
+                endpoint.twin.set_model_id(model_id.clone());
             }
             let attached = endpoint.attach(generation, persistence, now);
             hub.deliver_messages(&mut state, &target);
@@ -74,6 +82,8 @@ impl Session {
             cell,
             target,
             generation,
+            auth,
+            model_id,
             outbox: attached.outbox,
             resumed: attached.resumed,
         })
@@ -112,6 +122,13 @@ impl Session {
             endpoint.subscribe(self.generation, filter, Subscription::Granted(qos));
         });
         if subscribed.is_some() {
+            // What brings messages to the device makes it present.
+            if matches!(
+                filter,
+                Filter::CloudToDevice | Filter::ModuleAll | Filter::ModuleInputs
+            ) {
+                self.announce(&mut state);
+            }
             self.hub.deliver_messages(&mut state, &self.target);
         }
     }
@@ -137,28 +154,55 @@ impl Session {
     ///
     /// # Errors
     /// `IotHubQuotaExceeded` when the messages of the day are used up.
-    pub(crate) fn telemetry(&self, properties: MessageProperties, body: &[u8]) -> Result<(), ServiceError> {
-        match self.with(|_, now| now) {
-            Some(now) => self.keep(now, properties, body),
-            None => Ok(()),
+    pub(crate) fn telemetry(&self, bag: &Bag<'_>, body: &[u8]) -> Result<(), ServiceError> {
+        let (now, origin) = {
+            let mut state = self.cell.lock();
+            let Some(now) = self.with_state(&mut state, |_, now| now) else {
+                return Ok(());
+            };
+            self.announce(&mut state);
+            (now, self.origin(&mut state)?)
+        };
+        self.keep(now, &origin, bag, body)
+    }
+
+    /// Tells back ends, if they want to know, that the device is there.
+    fn announce(&self, state: &mut DeviceState) {
+        if self.hub.events.wants(Source::DeviceConnectionState)
+            && let Ok(endpoint) = state.endpoint(self.target.module.as_ref())
+        {
+            endpoint.announce(self.generation, || {
+                Presence::report(&self.hub.events, &self.target)
+            });
         }
+    }
+
+    fn origin(&self, state: &mut DeviceState) -> Result<Arc<Origin>, ServiceError> {
+        state.origin(&self.target, self.auth, self.model_id.as_ref())
     }
 
     /// Accepts the message that the device left for the case that its
     /// connection breaks, whoever broke it; not of an identity that is gone,
     /// nor beyond the quota of the day.
-    pub(crate) fn will(&self, properties: MessageProperties, body: &[u8]) {
-        let exists = self.cell.lock().endpoint(self.target.module.as_ref()).is_ok();
-        if exists && let Err(error) = self.keep(self.hub.clock.now(), properties, body) {
+    pub(crate) fn will(&self, bag: &Bag<'_>, body: &[u8]) {
+        let origin = self.origin(&mut self.cell.lock());
+        if let Ok(origin) = origin
+            && let Err(error) = self.keep(self.hub.clock.now(), &origin, bag, body)
+        {
             tracing::debug!(target = %self.target, %error, "the will is dropped");
         }
     }
 
-    fn keep(&self, now: Timestamp, properties: MessageProperties, body: &[u8]) -> Result<(), ServiceError> {
-        self.hub.take_quota(now, [(&properties, body)])?;
-        // Copied: the body is a slice of the connection's read buffer.
-        let body = Bytes::copy_from_slice(body);
-        self.hub.keep_telemetry(&self.target, now, properties, body);
+    fn keep(
+        &self,
+        now: Timestamp,
+        origin: &Arc<Origin>,
+        bag: &Bag<'_>,
+        body: &[u8],
+    ) -> Result<(), ServiceError> {
+        self.hub
+            .take_quota(now, std::iter::once_with(|| bag.decode().size() + body.len()))?;
+        self.hub.keep_telemetry(origin, now, bag, body);
         Ok(())
     }
 
@@ -184,7 +228,15 @@ impl Session {
         self.hub.counters.reported_updates.add(1);
         let patch = ReportedPatch::parse(patch);
         self.with(|endpoint, now| {
-            let updated = patch.and_then(|patch| endpoint.twin.patch_reported(&patch, expected_version, now));
+            let updated = patch.and_then(|patch| {
+                let version = endpoint.twin.patch_reported(&patch, expected_version, now)?;
+                self.hub
+                    .events
+                    .notify(Source::TwinChange, &self.target, now, |notice| {
+                        notice.twin_updated(TwinChange::of_report(&patch), &endpoint.twin)
+                    });
+                Ok(version)
+            });
             let answer = match updated {
                 Ok(version) => TwinAnswer {
                     status: 204,
@@ -237,8 +289,11 @@ fn twin_error(error: &ServiceError, now: Timestamp) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hub_core::events::AuthScope;
     use hub_core::ids::{DeviceId, ModuleId};
     use hub_core::registry::{DeviceSpec, IfMatch, ModuleSpec};
+
+    const AUTH: AuthMethod = AuthMethod::Sas(AuthScope::Device);
 
     fn hub_with_device() -> (Arc<HubState>, Target) {
         let hub = Arc::new(HubState::for_tests());
@@ -251,7 +306,7 @@ mod tests {
     #[test]
     fn a_session_ends_with_the_task_that_holds_it() {
         let (hub, target) = hub_with_device();
-        let open = || Session::open(&hub, target.clone(), Persistence::Persistent, None).unwrap();
+        let open = || Session::open(&hub, target.clone(), Persistence::Persistent, AUTH, None).unwrap();
         let first = open();
         let second = open();
         drop(first);
@@ -271,13 +326,13 @@ mod tests {
                 device: device.clone(),
                 module: Some(id.clone()),
             };
-            Session::open(&hub, target, Persistence::Persistent, None).unwrap()
+            Session::open(&hub, target, Persistence::Persistent, AUTH, None).unwrap()
         };
         let first = open();
         hub.delete_module(&device, &id, &IfMatch::Any).unwrap();
         let _second = open();
-        let _ = first.telemetry(MessageProperties::default(), b"");
-        assert_eq!(hub.telemetry.total(), 0);
+        let _ = first.telemetry(&Bag::default(), b"");
+        assert!(hub.telemetry_after(0).is_empty());
         drop(first);
         assert_eq!(hub.connected_count(), 1);
     }

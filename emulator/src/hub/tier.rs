@@ -5,9 +5,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use hub_core::error::ServiceError;
-use hub_core::property_bag::MessageProperties;
 use hub_core::tier::{DailyQuota, Tier, next_midnight};
 use hub_core::time::Timestamp;
 use serde::Serialize;
@@ -65,23 +63,20 @@ impl HubState {
             .map_or(Ok(()), |tier| tier.check_jobs().map(drop))
     }
 
-    /// Counts messages against the quota of the day: all of them or, if it does
-    /// not suffice, none.
+    /// Counts messages of these sizes against the quota of the day: all of them
+    /// or, if it does not suffice, none. Without a tier no size is asked for.
     ///
     /// # Errors
     /// `IotHubQuotaExceeded`.
-    pub(super) fn take_quota<'a>(
+    pub(super) fn take_quota(
         &self,
         now: Timestamp,
-        messages: impl IntoIterator<Item = (&'a MessageProperties, &'a [u8])>,
+        sizes: impl IntoIterator<Item = usize>,
     ) -> Result<(), ServiceError> {
         let Some(tier) = self.settings.tier else {
             return Ok(());
         };
-        let amount = messages
-            .into_iter()
-            .map(|(properties, body)| tier.metered(properties.size() + body.len()))
-            .sum();
+        let amount = sizes.into_iter().map(|size| tier.metered(size)).sum();
         self.message_quota
             .lock()
             .take(amount, tier.messages_per_day(), now)
@@ -116,11 +111,4 @@ impl HubState {
             forecast,
         }
     }
-}
-
-/// Messages as the quota counts them.
-pub(super) fn metered_parts(
-    messages: &[(MessageProperties, Bytes)],
-) -> impl Iterator<Item = (&MessageProperties, &[u8])> {
-    messages.iter().map(|(properties, body)| (properties, &**body))
 }

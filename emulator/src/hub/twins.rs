@@ -1,9 +1,10 @@
 //! Twin operations of the service side; the device side is in `session`.
 
 use hub_core::error::ServiceError;
+use hub_core::events::Source;
 use hub_core::ids::Target;
 use hub_core::registry::IfMatch;
-use hub_core::twin::{TwinDocument, TwinOwner, TwinPatch};
+use hub_core::twin::{TwinChange, TwinDocument, TwinOwner, TwinPatch};
 
 use super::HubState;
 use super::cell::DeviceState;
@@ -86,9 +87,26 @@ impl HubState {
         let now = self.clock.now();
         let endpoint = state.endpoint(target.module.as_ref())?;
         endpoint.twin.check(if_match)?;
+        let twin = &mut endpoint.twin;
+        let tells = self.events.wants(Source::TwinChange);
         let change = match write {
-            TwinWrite::Merge => endpoint.twin.patch(patch, now)?,
-            TwinWrite::Replace => endpoint.twin.replace(patch, now)?,
+            TwinWrite::Merge => {
+                let told = (tells && !patch.is_empty()).then(|| TwinChange::of_merge(patch, twin));
+                let change = twin.patch(patch, now)?;
+                if let Some(told) = told {
+                    self.events.notify(Source::TwinChange, target, now, |notice| {
+                        notice.twin_updated(told, twin)
+                    });
+                }
+                change
+            }
+            TwinWrite::Replace => {
+                let change = twin.replace(patch, now)?;
+                self.events.notify(Source::TwinChange, target, now, |notice| {
+                    notice.twin_replaced(twin)
+                });
+                change
+            }
         };
         self.counters.twin_writes.add(1);
         if let Some(change) = change {

@@ -87,7 +87,7 @@ where
     }
     match (ending, will) {
         (Ending::Disconnect, _) | (_, None) => {}
-        (_, Some(will)) => session.will(will.properties, &will.body),
+        (_, Some(will)) => session.will(&will.bag, &will.body),
     }
     drop(session);
     Box::pin(shut_down(&mut connection.stream)).await;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hub_core::limits;
-use hub_core::property_bag::MessageProperties;
+use hub_core::property_bag::{Bag, MessageProperties};
 use hub_core::time::Timestamp;
 use hub_core::topic::DeviceTopic;
 use hub_core::user_name::UserName;
@@ -34,7 +34,7 @@ pub(super) struct Accepted {
 
 /// Telemetry that the hub sends for the device if the connection breaks.
 pub(super) struct Will {
-    pub(super) properties: MessageProperties,
+    pub(super) bag: Bag<'static>,
     pub(super) body: Vec<u8>,
 }
 
@@ -88,7 +88,7 @@ pub(super) fn decide(
         certificate,
         channel: Channel::Connection,
     };
-    let expiry = hub.authorize_device(&credentials, &target).map_err(|denied| {
+    let authorized = hub.authorize_device(&credentials, &target).map_err(|denied| {
         let code = match denied {
             Denied::Malformed => ConnectAckReason::BadUserNameOrPassword,
             _ => ConnectAckReason::NotAuthorized,
@@ -101,12 +101,18 @@ pub(super) fn decide(
     } else {
         Persistence::Persistent
     };
-    let session = Session::open(hub, target, persistence, user_name.model_id.as_deref())
-        .map_err(|denied| refuse(ConnectAckReason::NotAuthorized, denied.to_string()))?;
+    let session = Session::open(
+        hub,
+        target,
+        persistence,
+        authorized.method,
+        user_name.model_id.as_deref(),
+    )
+    .map_err(|denied| refuse(ConnectAckReason::NotAuthorized, denied.to_string()))?;
     Ok(Accepted {
         session,
         keep_alive: keep_alive(connect.keep_alive),
-        expires: expires(expiry),
+        expires: expires(authorized.until),
         will,
     })
 }
@@ -153,7 +159,7 @@ fn will(connect: &Connect, target: &hub_core::ids::Target) -> Result<Option<Will
         .insert("iothub-MessageType".into(), "Will".into());
     // Copied: the message is a slice of the connection's read buffer.
     Ok(Some(Will {
-        properties,
+        bag: Bag::from(&properties),
         body: will.message.to_vec(),
     }))
 }

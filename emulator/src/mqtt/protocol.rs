@@ -11,7 +11,7 @@ use hub_core::c2d::LockToken;
 use hub_core::error::ServiceError;
 use hub_core::ids::Target;
 use hub_core::limits;
-use hub_core::property_bag::MessageProperties;
+use hub_core::property_bag::Bag;
 use hub_core::topic::{Address, DeviceTopic, Filter, HubTopic, Qos, TopicError};
 use mqtt_wire::{
     Packet, Publish, QoS, SubscribeReturnCode, WireError, encode, publish_again, publish_qos0, publish_qos1,
@@ -154,17 +154,16 @@ fn handle_publish(publish: &Publish, session: &Session, out: &mut BytesMut) -> R
             if publish.payload.len() + bag.len() > limits::D2C_MESSAGE_BYTES {
                 return Err(Violation::MessageTooLarge);
             }
-            let mut properties =
-                MessageProperties::decode(bag).map_err(|e| Violation::Properties(e.to_string()))?;
+            let mut bag = Bag::parse(bag).map_err(|e| Violation::Properties(e.to_string()))?;
             // Neither flag has a meaning on a hub; the service turns both into properties.
             if publish.retain {
-                properties.application.insert("mqtt-retain".into(), "true".into());
+                bag.push("mqtt-retain", "true");
             }
             if publish.dup {
-                properties.application.insert("mqtt-dup".into(), "true".into());
+                bag.push("mqtt-dup", "true");
             }
             session
-                .telemetry(properties, &publish.payload)
+                .telemetry(&bag, &publish.payload)
                 .map_err(Violation::Refused)?;
         }
         DeviceTopic::TwinGet { rid } => session.read_twin(rid),

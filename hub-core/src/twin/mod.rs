@@ -11,6 +11,7 @@
 //! Nothing here sends the notification, knows connections or compares
 //! permissions. [`TwinDocument`] writes the whole twin as the service prints it.
 
+mod change;
 mod check;
 mod document;
 mod merge;
@@ -30,6 +31,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+pub use change::{TwinChange, event_document};
 pub use document::{TwinDocument, TwinOwner};
 pub use metadata::Metadata;
 pub use patch::{ReportedPatch, TwinPatch};

@@ -9,6 +9,7 @@ mod support;
 mod admin;
 mod blobs;
 mod device_sim_x509;
+mod events;
 mod file_upload;
 mod http_telemetry;
 mod import;

@@ -104,6 +104,10 @@ pub const ROUTES: &[(&str, &str, Right)] = &[
     ("GET", "/_emulator/health", Anyone),
     ("GET", "/_emulator/counters", Anyone),
     ("GET", "/_emulator/telemetry", Anyone),
+    ("GET", "/_emulator/events", Anyone),
+    ("GET", "/_emulator/events/partitions", Anyone),
+    ("PUT", "/_emulator/consumer-groups/{group}", Anyone),
+    ("DELETE", "/_emulator/consumer-groups/{group}", Anyone),
     ("POST", "/_emulator/c2d", Anyone),
     ("GET", "/_emulator/file-notifications", Anyone),
     ("POST", "/_emulator/query/explain", Anyone),
@@ -129,6 +133,7 @@ pub fn path(template: &str) -> String {
         .replace("{token}", "t")
         .replace("{upload}", "u")
         .replace("{configuration}", "c")
+        .replace("{group}", "g")
         .replace("{component}", "k")
         .replace("{command}", "x")
 }

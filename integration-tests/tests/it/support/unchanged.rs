@@ -8,13 +8,14 @@ use serde_json::{Map, Value, json};
 use super::rest::{Call, Rest, start};
 
 /// What is read to see the hub's state: listings, and queries over twins.
-const LISTINGS: [&str; 7] = [
+const LISTINGS: [&str; 8] = [
     "/devices",
     "/devices/d/modules",
     "/jobs",
     "/jobs/v2/query",
     "/configurations",
     "/_emulator/telemetry",
+    "/_emulator/events",
     "/_emulator/file-notifications",
 ];
 const QUERIES: [&str; 2] = ["SELECT * FROM devices", "SELECT * FROM devices.modules"];

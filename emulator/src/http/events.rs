@@ -1,0 +1,143 @@
+//! `/_emulator/events…`: a look at the event stream, and its consumer groups.
+//!
+//! Back ends of the service read events over AMQP; this is for people and tests.
+
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hub_core::error::{ErrorCode, ServiceError};
+use hub_core::events::{Annotation, Event, GroupError, PartitionInfo};
+use hub_core::property_bag::SystemProperty;
+use serde_json::{Map, Value, json};
+
+use super::App;
+use super::error::HttpError;
+use super::reply::JsonReply;
+use super::request::{LastName, query_parameter};
+
+/// Events of one reply: when nothing else is said, and at most.
+const LISTED: usize = 100;
+const MOST_LISTED: usize = 1_000;
+
+/// The ends of every partition, how much is kept, and the consumer groups.
+pub(super) async fn partitions(State(app): State<App>) -> Result<JsonReply, HttpError> {
+    let events = &app.hub.events;
+    let partitions: Vec<Value> = events
+        .partitions()
+        .iter()
+        .enumerate()
+        .map(|(partition, info)| partition_json(partition, info))
+        .collect();
+    JsonReply::of(&json!({
+        "createdTimeUtc": events.created(),
+        "partitions": partitions,
+        "consumerGroups": events.consumer_groups(),
+    }))
+}
+
+fn partition_json(partition: usize, info: &PartitionInfo) -> Value {
+    json!({
+        "partition": partition,
+        "beginSequenceNumber": info.begin_sequence,
+        // As Event Hubs shows that there was none.
+        "lastSequenceNumber": info.last_sequence.map_or(json!(-1), Value::from),
+        "lastOffset": info.last_offset.map_or_else(|| "-1".to_owned(), |offset| offset.to_string()),
+        "lastEnqueuedTimeUtc": info.last_enqueued,
+        "isEmpty": info.is_empty(),
+        "count": info.count,
+        "bytes": info.bytes,
+    })
+}
+
+/// The events of `?partition=` from sequence number `?from=` (0) on, `?max=`
+/// (100) of them; those that are kept no more are skipped.
+pub(super) async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> Result<JsonReply, HttpError> {
+    let number = |name: &str, default: u64| match query_parameter(query.as_deref(), name) {
+        None => Ok(default),
+        Some(text) => text
+            .parse::<u64>()
+            .map_err(|_| ServiceError::invalid(format!("{name}={text:?} is not a number"))),
+    };
+    let (partition, from) = (number("partition", 0)?, number("from", 0)?);
+    let max = number("max", LISTED as u64)?.min(MOST_LISTED as u64);
+    let events = usize::try_from(partition)
+        .ok()
+        .and_then(|partition| app.hub.events.peek(partition, from, max as usize))
+        .ok_or_else(|| ServiceError::invalid(format!("there is no partition {partition}")))?;
+    let events: Vec<Value> = events.iter().map(event_json).collect();
+    JsonReply::of(&json!({ "events": events }))
+}
+
+fn event_json(event: &Event) -> Value {
+    let annotations: Map<String, Value> = event
+        .annotations()
+        .into_iter()
+        .map(|(name, value)| {
+            let value = match value {
+                Annotation::Text(text) => text.into(),
+                Annotation::Made(text) => text.into(),
+                Annotation::Long(number) => number.into(),
+                Annotation::Time(time) => json!(time),
+            };
+            (name.to_owned(), value)
+        })
+        .collect();
+    let properties: Map<String, Value> = [
+        ("message-id", SystemProperty::MessageId),
+        ("correlation-id", SystemProperty::CorrelationId),
+        ("user-id", SystemProperty::UserId),
+        ("content-type", SystemProperty::ContentType),
+        ("content-encoding", SystemProperty::ContentEncoding),
+    ]
+    .into_iter()
+    .filter_map(|(name, property)| Some((name.to_owned(), event.property(property)?.into())))
+    .collect();
+    let application: Map<String, Value> = event
+        .application_properties()
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .collect();
+    let mut json = json!({
+        "sequenceNumber": event.sequence,
+        "annotations": annotations,
+        "properties": properties,
+        "applicationProperties": application,
+    });
+    match std::str::from_utf8(&event.body) {
+        Ok(text) => json["body"] = text.into(),
+        Err(_) => json["bodyBase64"] = STANDARD.encode(&event.body).into(),
+    }
+    json
+}
+
+/// Makes a consumer group, if it is not there.
+pub(super) async fn create_group(
+    State(app): State<App>,
+    LastName(name): LastName,
+) -> Result<StatusCode, HttpError> {
+    app.hub
+        .events
+        .create_consumer_group(&name)
+        .map_err(refuse_group)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Removes a consumer group; its readers end.
+pub(super) async fn remove_group(
+    State(app): State<App>,
+    LastName(name): LastName,
+) -> Result<StatusCode, HttpError> {
+    app.hub
+        .events
+        .delete_consumer_group(&name)
+        .map_err(refuse_group)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn refuse_group(error: GroupError) -> ServiceError {
+    let code = match error {
+        GroupError::NotFound => ErrorCode::GenericNotFound,
+        _ => ErrorCode::ArgumentInvalid,
+    };
+    ServiceError::new(code, error.to_string())
+}
