@@ -255,7 +255,7 @@ impl HubState {
         before: &Overlay,
     ) -> Result<(), ServiceError> {
         let desired = state.endpoint(target.module.as_ref())?.twin.desired();
-        match overlay.patch(before, desired.properties()) {
+        match overlay.patch(before, &desired.properties().to_json()) {
             None => Ok(()),
             Some(members) => self.write_desired(state, target, &members),
         }
