@@ -35,9 +35,9 @@ impl Pace {
         }
     }
 
-    /// Gives at most `wanted` of the slots that have come, to operations that
-    /// have been waiting since `since` and may begin up to `end`; the number
-    /// that was given.
+    /// Gives at most `wanted` of the slots that have come, up to `end`; the number
+    /// that was given. `since` is when the first of all those began to wait that
+    /// are waiting now.
     pub fn take(&mut self, wanted: usize, since: Duration, now: Duration, end: Duration) -> usize {
         self.catch_up(since, now);
         // The slot number n lies n/rate seconds after the origin; the one that

@@ -50,7 +50,7 @@ pub use error::QueryError;
 pub use plan::{Equality, ValueKey};
 pub use row::{Attribute, Path, Row, walk};
 pub use select::{Aggregation, Grouping, Projection, Selection};
-pub use value::Value;
+pub use value::{Members, Value};
 
 /// A query that has been parsed and checked, ready to run over rows.
 #[derive(Debug, Clone)]

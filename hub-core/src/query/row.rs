@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Map, Value as Json};
 
-use super::value::Value;
+use super::value::{Members, Value};
 use crate::twin::Object;
 
 /// A twin, module twin or job record as a query sees it.
@@ -170,7 +170,7 @@ impl fmt::Display for Path {
 #[must_use]
 pub fn walk<'a>(section: &'a Object, keys: &[Box<str>]) -> Value<'a> {
     if keys.is_empty() {
-        return Value::Object(std::borrow::Cow::Owned(section.to_json()));
+        return Value::Object(Members::Twin(section));
     }
     section.at(keys).map_or(Value::Undefined, Value::from)
 }
@@ -178,7 +178,7 @@ pub fn walk<'a>(section: &'a Object, keys: &[Box<str>]) -> Value<'a> {
 /// Follows `keys` into a JSON object; no keys at all mean the object itself.
 fn walk_json<'a>(object: &'a Map<String, Json>, keys: &[Box<str>]) -> Value<'a> {
     let Some((first, rest)) = keys.split_first() else {
-        return Value::Object(std::borrow::Cow::Borrowed(object));
+        return Value::Object(Members::Json(std::borrow::Cow::Borrowed(object)));
     };
     object
         .get(&**first)

@@ -18,6 +18,7 @@ mod merge;
 mod metadata;
 mod patch;
 mod section;
+mod sorted;
 #[cfg(test)]
 mod tests;
 mod tree;

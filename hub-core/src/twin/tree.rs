@@ -11,14 +11,12 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Number, Value};
 
-/// Members up to which an object grows one at a time: most have very few, and a
-/// vector's own first step is four.
-const EXACT_GROWTH: usize = 4;
+use super::sorted::{Fate, Sorted};
 
 /// An object of a twin: members sorted by name.
 #[derive(Clone, Default, PartialEq)]
 pub struct Object {
-    members: Vec<(Box<str>, Node)>,
+    members: Sorted<Node>,
 }
 
 /// A value of a twin.
@@ -46,19 +44,18 @@ impl Object {
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.members.len() == 0
     }
 
     /// The members, sorted by name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Node)> {
-        self.members.iter().map(|(name, node)| (&**name, node))
+        self.members.iter()
     }
 
     /// The member `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Node> {
-        let index = self.find(name).ok()?;
-        self.members.get(index).map(|(_, node)| node)
+        self.members.get(name)
     }
 
     /// What `keys` lead to, outermost first; nothing for no keys at all.
@@ -83,51 +80,32 @@ impl Object {
     /// The object that holds `members`; members that are null are left out.
     pub(super) fn without_nulls(members: &Map<String, Value>) -> Self {
         let kept = members.values().filter(|value| !value.is_null()).count();
-        let mut object = Self {
-            members: Vec::with_capacity(kept),
-        };
-        // The map is sorted as members are.
-        object.members.extend(
-            members
-                .iter()
-                .filter_map(|(name, value)| Some((name.as_str().into(), Node::stored(value)?))),
-        );
-        object
+        let stored =
+            |(name, value): (&String, &Value)| Some((Box::from(name.as_str()), Node::stored(value)?));
+        Self {
+            // The map is sorted as members are.
+            members: Sorted::of_sorted(kept, members.iter().filter_map(stored)),
+        }
     }
 
     /// Merges `patch` in: null removes, objects merge, everything else replaces.
     /// Recursion ends at the greatest legal nesting, which patches are checked for.
     pub(super) fn merge(&mut self, patch: &Map<String, Value>) {
-        for (name, value) in patch {
-            let place = self.find(name);
-            match (value, place) {
-                (Value::Null, Ok(index)) => {
-                    self.members.remove(index);
+        self.members
+            .merge(patch.iter(), |value, node| match (value, node) {
+                (Value::Null, _) => Fate::Removed,
+                (Value::Object(members), Some(Node::Object(inner))) => {
+                    inner.merge(members);
+                    Fate::Kept
                 }
-                (Value::Object(members), Ok(index)) => match &mut self.members[index].1 {
-                    Node::Object(inner) => inner.merge(members),
-                    slot => *slot = Node::Object(Self::without_nulls(members)),
-                },
-                (value, place) => {
-                    let Some(node) = Node::stored(value) else {
-                        continue;
-                    };
-                    match place {
-                        Ok(index) => self.members[index].1 = node,
-                        Err(index) => {
-                            if self.members.len() < EXACT_GROWTH {
-                                self.members.reserve_exact(1);
-                            }
-                            self.members.insert(index, (name.as_str().into(), node));
-                        }
+                (value, node) => match (Node::stored(value), node) {
+                    (Some(new), Some(node)) => {
+                        *node = new;
+                        Fate::Kept
                     }
-                }
-            }
-        }
-    }
-
-    fn find(&self, name: &str) -> Result<usize, usize> {
-        self.members.binary_search_by(|(n, _)| (**n).cmp(name))
+                    (new, _) => new.map_or(Fate::Kept, Fate::Added),
+                },
+            });
     }
 }
 
@@ -231,5 +209,29 @@ mod tests {
         ] {
             assert_eq!(at(keys), None, "{keys:?}");
         }
+    }
+
+    /// Thousands of members come, change and go in one patch.
+    #[test]
+    fn large_patches_merge_as_small_ones_do() {
+        let name = |i: u32| format!("n{i:05}");
+        let mut tree = Object::default();
+        let first: Map<String, Value> = (0..9_000).map(|i| (name(i), json!(i))).collect();
+        tree.merge(&first);
+        let second: Map<String, Value> = (0..18_000)
+            .filter(|i| i % 3 != 1)
+            .map(|i| (name(i), if i % 3 == 0 { Value::Null } else { json!("new") }))
+            .collect();
+        tree.merge(&second);
+        let expected: Map<String, Value> = (0..18_000)
+            .filter_map(|i| match i % 3 {
+                1 if i < 9_000 => Some((name(i), json!(i))),
+                2 => Some((name(i), json!("new"))),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(tree.to_json(), expected);
+        assert_eq!(tree.get(&name(1)), Some(&Node::Number(1.into())));
+        assert_eq!(tree.get(&name(3)), None);
     }
 }

@@ -444,7 +444,7 @@ async fn active_jobs_have_a_cap() {
         .put("/jobs/v2/c", &later)
         .await
         .refused(ErrorCode::ThrottlingMaxActiveJobCountExceeded);
-    assert_eq!(text, "2 jobs are active already");
+    assert_eq!(text, "as many jobs are active as may be: 2");
     rest.post("/jobs/v2/a/cancel", &Value::Null).await.ok();
     create(&rest, "c", &later).await;
 }

@@ -35,7 +35,7 @@ async fn ten_thousand_devices_on_s1_take_a_thousand_seconds_of_the_hub_s_clock()
         .put("/jobs/v2/next", &next)
         .await
         .refused(ErrorCode::ThrottlingMaxActiveJobCountExceeded);
-    assert_eq!(text, "1 jobs are active already");
+    assert_eq!(text, "as many jobs are active as may be: 1");
     next["startTime"] = json!(hub.now().saturating_add(Duration::from_secs(300)));
     create(&rest, "next", &next).await;
     wait_for("the start", async || {

@@ -69,17 +69,21 @@ async fn act_on_all<F: Fleet>(shared: &Shared<F>, cell: &JobCell, targets: &[Tar
     let mut begun = 0;
     let mut in_flight = FuturesUnordered::new();
     let mut done = Vec::with_capacity(BATCH);
-    // Since when there has been room for an operation that may not begin yet.
-    let mut waiting_since = None;
+    // Held while there is room for an operation that may not begin yet.
+    let mut waiting = None;
+    // After the end of the window a twin still changes in time, a device's
+    // answer comes too late.
+    let in_time = matches!(cell.request().action, Action::Method(_));
     // Kept between the turns of the loop: whoever asks anew is the last in line.
     let mut leave = pin!(Fuse::terminated());
     loop {
         let room = (targets.len() - begun).min(fan_out - in_flight.len());
         if room == 0 {
-            waiting_since = None;
+            waiting = None;
         } else if leave.is_terminated() {
-            let since = *waiting_since.get_or_insert_with(|| clock.elapsed());
-            leave.set(shared.pacing.take(clock, room, since, window_end).fuse());
+            let waiting = waiting.get_or_insert_with(|| shared.pacing.wait(clock, cell.number()));
+            let asking = waiting.asking(room, window_end, in_time);
+            leave.set(shared.pacing.take(clock, asking).fuse());
         }
         tokio::select! {
             biased;

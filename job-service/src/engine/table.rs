@@ -93,7 +93,10 @@ impl Table {
                 format!("job {id} already exists"),
             ));
         }
-        if self.by_id.len() - self.ended.len() >= self.max_active {
+        // Whoever has seen a job's end may create the next one, also before the
+        // job has left its place.
+        let active = self.by_id.len() - self.ended.len() - (self.running.len() - self.still_running());
+        if active >= self.max_active {
             return Err(too_active(self.max_active));
         }
         if self.refuse_when_busy && job.request().start_time <= now && self.is_busy(now) {
@@ -240,8 +243,20 @@ impl Table {
     /// Whether as many jobs run, or should by this time, as may run at once.
     fn is_busy(&self, now: Timestamp) -> bool {
         let due = self.waiting.iter().take_while(|(start, _)| *start <= now);
-        let active = self.running.len() + self.enqueued.len();
+        let active = self.still_running() + self.enqueued.len();
         active + due.take(self.max_running).count() >= self.max_running
+    }
+
+    /// Running jobs that have not come to their end; one that has frees its
+    /// place a moment later.
+    fn still_running(&self) -> usize {
+        let running = self
+            .running
+            .iter()
+            .filter_map(|number| self.by_number.get(number));
+        running
+            .filter(|entry| entry.cell.read(|job| !job.status().is_final()))
+            .count()
     }
 
     fn evict_to(&mut self, weight: usize) {
@@ -264,7 +279,7 @@ impl Table {
 fn too_active(jobs: usize) -> ServiceError {
     ServiceError::new(
         ErrorCode::ThrottlingMaxActiveJobCountExceeded,
-        format!("{jobs} jobs are active already"),
+        format!("as many jobs are active as may be: {jobs}"),
     )
 }
 
