@@ -7,6 +7,7 @@
 //! link has credit for.
 
 mod c2d_send;
+mod notices;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use amqp_wire::engine::{AttachReply, Engine, Event, LinkId, SessionId};
 use amqp_wire::performative::{Attach, Error, Role};
 use hub_core::limits;
 
+use self::notices::Notices;
 use super::address::{Address, Events, EventsName};
 use super::caller::{Caller, PutError};
 use super::inbox::Inbox;
@@ -150,6 +152,8 @@ pub(crate) enum Node {
     Replies,
     /// Messages to devices.
     C2dSend,
+    /// Feedback or file notifications.
+    Notices(Box<Notices>),
 }
 
 /// A link that is let in.
@@ -202,9 +206,16 @@ pub(super) fn attach(
             }
             _ => Err(Error::new(condition::NOT_IMPLEMENTED, "not there yet")),
         },
-        (Address::Feedback | Address::FileNotifications | Address::Device(..), _) => {
-            Err(Error::new(condition::NOT_IMPLEMENTED, "not there yet"))
+        (Address::Feedback, Role::Receiver) => {
+            let node = Notices::new(ctx.hub, notices::Kind::Feedback, attach);
+            Ok(Attached::new(Node::Notices(node)))
         }
+        (Address::FileNotifications, Role::Receiver) => {
+            let node = Notices::new(ctx.hub, notices::Kind::Files, attach);
+            Ok(Attached::new(Node::Notices(node)))
+        }
+        (Address::Feedback | Address::FileNotifications, Role::Sender) => Err(condition::wrong_role()),
+        (Address::Device(..), _) => Err(Error::new(condition::NOT_IMPLEMENTED, "not there yet")),
     }
 }
 
@@ -223,6 +234,10 @@ impl Node {
             Self::Cbs => cbs::on_event(event, engine, ctx),
             Self::Replies => Ok(()),
             Self::C2dSend => c2d_send::on_event(event, engine, ctx),
+            Self::Notices(node) => {
+                node.on_event(&event);
+                Ok(())
+            }
         }
     }
 
@@ -230,14 +245,10 @@ impl Node {
     ///
     /// # Errors
     /// What the link is to be detached with.
-    pub(super) fn pump(
-        &mut self,
-        _link: LinkId,
-        _engine: &mut Engine,
-        _ctx: &mut Ctx<'_>,
-    ) -> Result<(), Error> {
+    pub(super) fn pump(&mut self, link: LinkId, engine: &mut Engine, ctx: &mut Ctx<'_>) -> Result<(), Error> {
         match self {
             Self::Cbs | Self::Replies | Self::C2dSend => Ok(()),
+            Self::Notices(node) => node.pump(link, engine, ctx),
         }
     }
 }
