@@ -59,6 +59,7 @@ fn frames(performatives: &[Performative]) -> BytesMut {
 fn open() -> Performative {
     Performative::Open(Box::new(Open {
         container_id: "raw".into(),
+        max_frame_size: 65_536,
         ..Open::default()
     }))
 }

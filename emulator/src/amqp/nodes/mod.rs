@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Waker;
 
-use amqp_wire::Value;
 use amqp_wire::engine::{AttachReply, Engine, Event, LinkId, SessionId};
 use amqp_wire::performative::{Attach, Error, Role};
 use hub_core::limits;
@@ -47,8 +46,6 @@ pub(crate) struct LinkInfo {
     /// The client's own end: the target of a link on which it receives. Answers
     /// name it in `reply-to`.
     pub(crate) peer_address: Option<Box<str>>,
-    /// `com.microsoft:channel-correlation-id`, which pairs two links.
-    pub(crate) channel_correlation: Option<Box<str>>,
     /// Wakes the link's node; see [`Ctx::waker`].
     waker: Waker,
 }
@@ -76,13 +73,11 @@ impl Shared {
             Role::Receiver => attach.target.as_ref().and_then(|target| target.address.as_str()),
             Role::Sender => attach.source.as_ref().and_then(|source| source.address.as_str()),
         };
-        let correlation = attach.properties.get("com.microsoft:channel-correlation-id");
         let info = LinkInfo {
             address,
             session,
             role: attach.role.other(),
             peer_address: peer_address.map(Into::into),
-            channel_correlation: correlation.and_then(Value::as_str).map(Into::into),
             waker: self.inbox.waker(link),
         };
         self.links.insert(link, info);
