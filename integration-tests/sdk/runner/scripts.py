@@ -16,7 +16,7 @@ from .environment import Commands
 from .hub import die_with_parent, kill_group
 
 LANGUAGES = {"python": ".py", "node": ".js"}
-TRANSPORTS = ("mqtt", "mqtt-ws", "http", "rest")
+TRANSPORTS = ("mqtt", "mqtt-ws", "amqp", "amqp-plain", "amqp-ws", "http", "rest")
 
 #: Features in the order of the table.
 FEATURES = (
@@ -33,6 +33,8 @@ FEATURES = (
     "queries",
     "telemetry",
     "c2d",
+    "c2d_service",
+    "feedback",
     "sas_renewal",
     "sessions",
     "identity_changes",
@@ -49,6 +51,8 @@ FEATURES = (
 #: What a whole hub has one of. Scripts of features that need the same one run one after the other.
 SHARED = {
     "c2d": "feedback",
+    "c2d_service": "feedback",
+    "feedback": "feedback",
     "http_device": "feedback",
     "statistics": "feedback",
     "import_export": "import and export job",

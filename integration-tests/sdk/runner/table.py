@@ -12,11 +12,20 @@ from .scripts import Run
 START, END = "<!-- conformance table -->", "<!-- end -->"
 
 LANGUAGE_NAMES = {"python": "Python", "node": "Node"}
-TRANSPORT_NAMES = {"mqtt": "MQTT", "mqtt-ws": "MQTT-WS", "http": "HTTP", "rest": "REST"}
+TRANSPORT_NAMES = {
+    "mqtt": "MQTT",
+    "mqtt-ws": "MQTT-WS",
+    "amqp": "AMQP",
+    "amqp-plain": "AMQP without TLS",
+    "amqp-ws": "AMQP-WS",
+    "http": "HTTP",
+    "rest": "REST",
+}
 
 #: Why a language has no script for a feature.
 REASONS = {
     ("http_device", "python"): "the SDK has no HTTP transport for messages",
+    ("feedback", "python"): "the SDK cannot receive it",
     ("ports", "python"): "the preload is for Node; the Python SDK has fixed ports",
 }
 DEFAULT_REASON = "not tested in this language"
