@@ -1,17 +1,20 @@
 //! `$management`: what Event Hubs clients ask about the stream before they read.
 //!
 //! A request is a message with application properties: `operation` is `READ`,
-//! `type` says of what. The answer has the request's message id as correlation
-//! id, `status-code` and `status-description` as application properties, and a
-//! map as its body. Source: what the clients send and look for.
+//! `type` says of what. The answer's body is a map. Source: what the clients
+//! send and look for.
 
 use amqp_wire::Value;
-use amqp_wire::message::{Body, Message, Properties};
+use amqp_wire::engine::{Engine, Event};
+use amqp_wire::message::{Body, Message};
 use amqp_wire::value::Array;
-use bytestring::ByteString;
 use hub_core::events::PartitionInfo;
 
+use super::Ctx;
 use super::partition::{last_enqueued, last_offset, last_sequence};
+use crate::amqp::condition;
+use crate::amqp::reply::{self, Reply};
+use crate::hub::HubState;
 use crate::hub::events::EventStream;
 
 const HUB: &str = "com.microsoft:eventhub";
@@ -25,52 +28,51 @@ struct Refusal {
     description: String,
 }
 
-/// The answer to a request, for those who may read the stream named `entity`.
-pub(in crate::amqp) fn answer(events: &EventStream, entity: &str, request: &Message) -> Message {
-    let (status, description, condition, body) = match read(events, entity, request) {
-        Ok(body) => (200, "OK".to_owned(), None, Body::Value(body)),
-        Err(refusal) => (
-            refusal.status,
-            refusal.description,
-            Some(refusal.condition),
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            condition: Some(refusal.condition),
             // Clients read the body before they look at the status.
-            Body::Value(Value::Map(Vec::new())),
-        ),
+            body: Body::Value(Value::Map(Vec::new())),
+            ..Self::new(refusal.status, refusal.description)
+        }
+    }
+}
+
+/// Takes a request and answers it.
+pub(super) fn on_event(event: Event, engine: &mut Engine, ctx: &mut Ctx<'_>) {
+    reply::on_event(event, engine, ctx, |request, ctx| {
+        check_token(ctx.hub, request)
+            .and_then(|()| read(&ctx.hub.events, request))
+            .map_or_else(Reply::from, |body| Reply {
+                body: Body::Value(body),
+                ..Reply::new(200, "OK")
+            })
+    });
+}
+
+/// Clients show their token again with every request. One that does not has
+/// shown it to the connection.
+fn check_token(hub: &HubState, request: &Message) -> Result<(), Refusal> {
+    let token = match request.application_property("security_token") {
+        None | Some(Value::Null) => return Ok(()),
+        Some(Value::Binary(bytes)) => std::str::from_utf8(bytes).ok(),
+        Some(other) => other.as_str(),
     };
-    reply(request, status, description, condition, body)
-}
-
-/// The answer to a request of somebody who may not read.
-pub(in crate::amqp) fn unauthorized(request: &Message, description: &str) -> Message {
-    let condition = Some("amqp:unauthorized-access");
-    reply(request, 401, description.to_owned(), condition, Body::Value(Value::Map(Vec::new())))
-}
-
-fn reply(request: &Message, status: i32, description: String, condition: Option<&'static str>, body: Body) -> Message {
-    let mut application_properties = vec![
-        // An int: some clients take nothing else.
-        (Value::from("status-code"), Value::Int(status)),
-        (Value::from("status-description"), Value::string(description)),
-    ];
-    if let Some(condition) = condition {
-        application_properties.push((
-            Value::from("error-condition"),
-            Value::Symbol(ByteString::from_static(condition)),
-        ));
+    let path = format!("{}/$management", hub.events.hub_name());
+    let paths = [path.as_str(), "messages/events/$management"];
+    if token.is_some_and(|token| hub.authorize_events(token, &paths).is_ok()) {
+        return Ok(());
     }
-    let message_id = request.properties.as_ref().map(|properties| properties.message_id.clone());
-    Message {
-        properties: Some(Box::new(Properties {
-            correlation_id: message_id.unwrap_or_default(),
-            ..Properties::default()
-        })),
-        application_properties,
-        body,
-        ..Message::default()
-    }
+    Err(Refusal {
+        status: 401,
+        condition: condition::UNAUTHORIZED,
+        description: "Unauthorized".into(),
+    })
 }
 
-fn read(events: &EventStream, entity: &str, request: &Message) -> Result<Value, Refusal> {
+fn read(events: &EventStream, request: &Message) -> Result<Value, Refusal> {
+    let entity = events.hub_name();
     let text = |name| request.application_property(name).and_then(Value::as_str);
     if text("operation") != Some("READ") {
         return Err(bad_request("the operation is not READ".into()));
@@ -82,7 +84,7 @@ fn read(events: &EventStream, entity: &str, request: &Message) -> Result<Value, 
         let name: String = name.chars().take(120).collect();
         return Err(Refusal {
             status: 404,
-            condition: "amqp:not-found",
+            condition: condition::NOT_FOUND,
             description: format!("the messaging entity {name:?} could not be found"),
         });
     }
@@ -96,7 +98,7 @@ fn read(events: &EventStream, entity: &str, request: &Message) -> Result<Value, 
 fn bad_request(description: String) -> Refusal {
     Refusal {
         status: 400,
-        condition: "com.microsoft:argument-error",
+        condition: condition::ARGUMENT,
         description,
     }
 }
@@ -128,7 +130,7 @@ fn partition(events: &EventStream, entity: &str, number: Option<&Value>) -> Resu
     let Some((number, info)) = found else {
         return Err(Refusal {
             status: 404,
-            condition: "amqp:not-found",
+            condition: condition::NOT_FOUND,
             description: format!("there is no such partition; the hub has {}, from 0", all.len()),
         });
     };

@@ -182,6 +182,11 @@ impl EventReader {
         }
     }
 
+    /// Why there will be no more events, if so.
+    pub(crate) fn end(&self) -> Option<ReadEnd> {
+        self.ending.0.get().copied()
+    }
+
     /// Ready when the reader has lost its place or, if `wants_events`, there may
     /// be events to [`take`](Self::take). For those who wait for many readers at
     /// once.

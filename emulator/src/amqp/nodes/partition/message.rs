@@ -104,19 +104,19 @@ fn metrics(info: &PartitionInfo, now: Timestamp) -> Entries {
 }
 
 /// Sequence number of a partition's last event, -1 before the first.
-pub(in crate::amqp) fn last_sequence(info: &PartitionInfo) -> Value {
+pub(in crate::amqp::nodes) fn last_sequence(info: &PartitionInfo) -> Value {
     let sequence = info.last_sequence.map(|sequence| i64::try_from(sequence).unwrap_or(i64::MAX));
     Value::Long(sequence.unwrap_or(-1))
 }
 
 /// Its offset, a text.
-pub(in crate::amqp) fn last_offset(info: &PartitionInfo) -> Value {
+pub(in crate::amqp::nodes) fn last_offset(info: &PartitionInfo) -> Value {
     info.last_offset
         .map_or_else(|| Value::from("-1"), |offset| Value::string(offset.to_string()))
 }
 
 /// When it arrived; before the first, the beginning of time as the service has it.
-pub(in crate::amqp) fn last_enqueued(info: &PartitionInfo) -> Value {
+pub(in crate::amqp::nodes) fn last_enqueued(info: &PartitionInfo) -> Value {
     let time = info.last_enqueued.unwrap_or(Timestamp::NEVER);
     Value::Timestamp(time.unix_milliseconds())
 }
