@@ -9,7 +9,7 @@ import threading
 import time
 
 from azure.eventhub import CheckpointStore, EventData, EventHubConsumerClient, EventHubProducerClient, TransportType
-from azure.eventhub.exceptions import AuthenticationError, ConnectError, EventHubError, OwnershipLostError
+from azure.eventhub.exceptions import AuthenticationError, ConnectError, EventHubError
 from azure.iot.device import Message
 
 from support import HOST, TRANSPORT, admin, case, connected, equal, eventually, new_device, new_module, raises, run, unique
@@ -62,7 +62,7 @@ def reading(client=None, on_event=None, **how):
             if on_event:
                 on_event(context, event)
 
-    receive = {"on_event": take, "on_error": lambda _, error: errors.append(error), "max_wait_time": 1, **how}
+    receive = {"on_event": take, "on_error": lambda _, error: errors.append(error), **how}
     thread = threading.Thread(target=client.receive, kwargs=receive, daemon=True)
     thread.start()
     try:
@@ -131,13 +131,13 @@ def events_carry_what_devices_and_the_hub_said():
     of_device, of_module = sorted(received(device, 2, starting_position="-1"), key=lambda event: event.sequence_number)
     equal(of_device.body_as_json(), {"temperature": 21.5})
     equal((of_device.message_id, of_device.correlation_id), ("id 1", "corr/2"))
-    equal((of_device.content_type, of_device.content_encoding), ("application/json", "utf-8"))
+    equal(of_device.content_type, "application/json")
     equal(texts(of_device.properties), {"color": "rot ü", "empty": ""})
     system = texts(of_device.system_properties)
     equal(system["iothub-message-source"], "Telemetry")
     assert '"scope":"device","type":"sas"' in system["iothub-connection-auth-method"], system
     assert system["iothub-connection-auth-generation-id"], system
-    assert system["user-id"] == "me", system
+    equal((system["user-id"], system["content-encoding"]), ("me", "utf-8"))
     equal(system["x-opt-sequence-number"], of_device.sequence_number)
     assert of_device.offset.isdecimal(), of_device
     age = datetime.datetime.now(datetime.timezone.utc) - of_device.enqueued_time
@@ -193,10 +193,10 @@ def an_epoch_takes_the_partition():
         with reading(owner_level=2, **how) as (second, errors):
             eventually(lambda: second, "an event")
             eventually(lambda: lost, "the loss of the partition")
-            assert isinstance(lost[0], OwnershipLostError), lost
+            assert "amqp:link:stolen" in str(lost[0]), lost
             with reading(owner_level=0, **how) as (third, refused):
                 eventually(lambda: refused, "a refusal")
-                assert isinstance(refused[0], OwnershipLostError), refused
+                assert "amqp:link:stolen" in str(refused[0]), refused
                 assert not third, third
             assert not errors, errors
 
@@ -213,11 +213,10 @@ class Checkpoints(CheckpointStore):
             return list(self.owned.values())
 
     def claim_ownership(self, ownership_list, **_):
+        claimed = [{**one, "etag": unique("etag"), "last_modified_time": time.time()} for one in ownership_list]
         with self.lock:
-            for ownership in ownership_list:
-                ownership = {**ownership, "etag": unique("etag"), "last_modified_time": time.time()}
-                self.owned[ownership["partition_id"]] = ownership
-            return list(ownership_list)
+            self.owned.update((one["partition_id"], one) for one in claimed)
+        return claimed
 
     def update_checkpoint(self, checkpoint, **_):
         with self.lock:
@@ -242,7 +241,7 @@ def a_consumer_goes_on_at_its_checkpoints():
     numbers = iter(range(1_000))
     for _ in range(2):
         send(device, *[str(next(numbers)) for _ in range(20)])
-        client = consumer(checkpoint_store=store, load_balancing_interval=1)
+        client = consumer(checkpoint_store=store, load_balancing_interval=1, load_balancing_strategy="greedy")
         expected = len(seen) + 20
         with reading(client, remember, starting_position="-1") as (_, errors):
             eventually(lambda: len(seen) >= expected or errors, f"{expected} events", 30)

@@ -42,6 +42,11 @@ async fn send(rest: &Rest, numbers: std::ops::Range<usize>) {
         .no_content();
 }
 
+async fn admin(rest: &Rest, method: &str, path: &str) {
+    let path = format!("/_emulator/{path}");
+    rest.exactly(method, &path).send().await.no_content();
+}
+
 /// A connection as clients of Event Hubs make it.
 async fn reader(hub: &Hub) -> AmqpClient {
     let mut client = AmqpClient::connect(hub, AmqpTransport::Memory, Some(SaslInit::anonymous())).await;
@@ -94,7 +99,6 @@ fn texts(numbers: std::ops::Range<usize>) -> Vec<String> {
 /// Whether a message of this link has come that nobody has taken.
 async fn has_more(client: &mut AmqpClient, link: LinkId) -> bool {
     client.round_trip().await;
-    client.begin().await;
     client.has(|event| matches!(event, Event::Message { link: from, .. } if *from == link))
 }
 
@@ -314,16 +318,16 @@ async fn a_reader_may_be_told_how_far_its_partition_is() {
 #[tokio::test]
 async fn readers_end_with_their_group_and_with_a_reset() {
     let (hub, rest) = hub_with(Retention::default()).await;
-    rest.admin("PUT", "events/consumer-groups/mine").await;
+    admin(&rest, "PUT", "consumer-groups/mine").await;
     let mut client = reader(&hub).await;
     let address = "messages/events/consumergroups/MINE/partitions/0";
     let mine = client.receiver(address, 1).await.unwrap();
     let plain = client.receiver(PARTITION, 1).await.unwrap();
-    rest.admin("DELETE", "events/consumer-groups/mine").await;
+    admin(&rest, "DELETE", "consumer-groups/mine").await;
     assert_eq!(client.expect_detached(mine).await.condition, "amqp:not-found");
     let error = client.receiver(address, 1).await.unwrap_err();
     assert_eq!(error.condition, "amqp:not-found");
-    rest.admin("POST", "reset").await;
+    admin(&rest, "POST", "reset").await;
     assert_eq!(client.expect_detached(plain).await.condition, "amqp:link:detach-forced");
 }
 

@@ -82,11 +82,7 @@ fn read(events: &EventStream, request: &Message) -> Result<Value, Refusal> {
         && !name.eq_ignore_ascii_case(entity)
     {
         let name: String = name.chars().take(120).collect();
-        return Err(Refusal {
-            status: 404,
-            condition: condition::NOT_FOUND,
-            description: format!("the messaging entity {name:?} could not be found"),
-        });
+        return Err(not_found(format!("there is no {name:?}")));
     }
     match text("type") {
         Some(HUB) => Ok(hub(events, entity)),
@@ -100,6 +96,14 @@ fn bad_request(description: String) -> Refusal {
         status: 400,
         condition: condition::ARGUMENT,
         description,
+    }
+}
+
+fn not_found(reason: String) -> Refusal {
+    Refusal {
+        status: 404,
+        condition: condition::NOT_FOUND,
+        description: condition::no_such_entity_text(reason),
     }
 }
 
@@ -128,11 +132,8 @@ fn partition(events: &EventStream, entity: &str, number: Option<&Value>) -> Resu
     };
     let found: Option<(usize, &PartitionInfo)> = number.and_then(|number| Some((number, all.get(number)?)));
     let Some((number, info)) = found else {
-        return Err(Refusal {
-            status: 404,
-            condition: condition::NOT_FOUND,
-            description: format!("there is no such partition; the hub has {}, from 0", all.len()),
-        });
+        let count = all.len();
+        return Err(not_found(format!("there is no such partition; the hub has {count}, from 0")));
     };
     let begin = i64::try_from(info.begin_sequence).unwrap_or(i64::MAX);
     Ok(map([

@@ -174,7 +174,7 @@ fn refusal(error: OpenError) -> Error {
     let description = error.to_string();
     let condition = match error {
         OpenError::NoSuchPartition { .. } | OpenError::Attach(AttachError::NoSuchGroup(_)) => {
-            conditions::NOT_FOUND
+            return conditions::no_such_entity(description);
         }
         OpenError::Attach(AttachError::LowerEpoch { .. } | AttachError::EpochRequired { .. }) => {
             conditions::STOLEN
@@ -188,7 +188,7 @@ fn refusal(error: OpenError) -> Error {
 fn ending(end: ReadEnd) -> Error {
     let condition = match end {
         ReadEnd::Stolen => conditions::STOLEN,
-        ReadEnd::GroupDeleted => conditions::NOT_FOUND,
+        ReadEnd::GroupDeleted => return conditions::no_such_entity(end),
         ReadEnd::Reset => conditions::DETACH_FORCED,
     };
     Error::new(condition, end.to_string())

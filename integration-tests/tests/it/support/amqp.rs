@@ -245,6 +245,11 @@ impl AmqpClient {
         }
     }
 
+    /// Whether there is an event that nobody has taken.
+    pub fn has(&self, is_it: impl FnMut(&Event) -> bool) -> bool {
+        self.events.iter().any(is_it)
+    }
+
     /// Waits until the hub detaches a link, and says why.
     pub async fn expect_detached(&mut self, link: LinkId) -> Error {
         self.wait("the detach", |event| match event {
