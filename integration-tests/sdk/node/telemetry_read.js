@@ -3,6 +3,9 @@
 'use strict';
 
 const assert = require('node:assert/strict');
+const { spawn } = require('node:child_process');
+const { readFileSync } = require('node:fs');
+const path = require('node:path');
 const { EventHubConsumerClient, EventHubProducerClient, earliestEventPosition, latestEventPosition } = require('@azure/event-hubs');
 const WebSocket = require('ws');
 const { Mqtt } = require('azure-iot-device-mqtt');
@@ -179,6 +182,19 @@ async function everything() {
     assert.deepEqual(reader.errors, []);
   }
   assert.deepEqual(seen, Array.from({ length: 40 }, (_, n) => `c${n}`));
+
+  // The program of the README prints telemetry.
+  const readme = readFileSync(path.join(__dirname, '../../../README.md'), 'utf8');
+  const [program] = [...readme.matchAll(/```js\n(.*?)```/gs)].map(([, text]) => text).filter((text) => text.includes('EventHubConsumerClient'));
+  await send(device, new Message('for the README'));
+  const child = spawn(process.execPath, ['-e', program], { env: { ...process.env, EVENTS: process.env.EVENT_HUB_CONNECTION_STRING } });
+  let output = '';
+  child.stdout.on('data', (text) => (output += text));
+  try {
+    await eventually('the program to print it', () => output.includes(`${device.deviceId} for the README\n`));
+  } finally {
+    child.kill();
+  }
 
   // Who may not read is told.
   const fails = async (what, code) => {

@@ -5,6 +5,8 @@
 import contextlib
 import datetime
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -12,7 +14,7 @@ from azure.eventhub import CheckpointStore, EventData, EventHubConsumerClient, E
 from azure.eventhub.exceptions import AuthenticationError, ConnectError, EventHubError
 from azure.iot.device import Message
 
-from support import HOST, TRANSPORT, admin, case, connected, equal, eventually, new_device, new_module, raises, run, unique
+from support import HOST, TRANSPORT, admin, case, connected, equal, eventually, new_device, new_module, raises, readme_program, run, unique
 
 EVENT_HUB = os.environ["EVENT_HUB_CONNECTION_STRING"]
 
@@ -88,9 +90,9 @@ def send(device, *bodies):
 
 
 def partition_of(device):
-    """Where a device's events are: sends one that nobody is interested in."""
-    count = admin("GET", "events/partitions")["partitions"]
-    for partition in range(len(count)):
+    """Where a device's events are; it must have sent one."""
+    partitions = admin("GET", "events/partitions")["partitions"]
+    for partition in range(len(partitions)):
         listed = admin("GET", f"events?partition={partition}&from=0&max=1000")["events"]
         if any(event["annotations"]["iothub-connection-device-id"] == device.id for event in listed):
             return str(partition)
@@ -128,7 +130,7 @@ def events_carry_what_devices_and_the_hub_said():
     message.custom_properties.update({"color": "rot ü", "empty": ""})
     send(device, message)
     send(module, "")
-    of_device, of_module = sorted(received(device, 2, starting_position="-1"), key=lambda event: event.sequence_number)
+    of_device, of_module = received(device, 2, starting_position="-1", partition_id=partition_of(device))
     equal(of_device.body_as_json(), {"temperature": 21.5})
     equal((of_device.message_id, of_device.correlation_id), ("id 1", "corr/2"))
     equal(of_device.content_type, "application/json")
@@ -169,7 +171,7 @@ def a_reader_begins_where_it_wants():
         equal((position, found[0].body_as_str()), (position, expected))
     with reading(starting_position="@latest", partition_id=partition, track_last_enqueued_event_properties=True) as (new, errors):
         # Whoever begins at the end sees what comes after it has come.
-        eventually(lambda: send(device, "late") or new or errors, "an event")
+        eventually(lambda: send(device, "late") or new or errors, "an event", 30)
         assert not errors, errors
         assert all(event.body_as_str() == "late" for event in new if device_of(event) == device.id), new
 
@@ -247,6 +249,25 @@ def a_consumer_goes_on_at_its_checkpoints():
             eventually(lambda: len(seen) >= expected or errors, f"{expected} events", 30)
             assert not errors, errors
     equal(seen, [str(n) for n in range(40)])
+
+
+@case
+def the_program_of_the_readme_prints_telemetry():
+    device = new_device("read")
+    send(device, "for the README")
+    program = subprocess.Popen(
+        [sys.executable, "-c", readme_program("python", "EventHubConsumerClient")],
+        env={**os.environ, "EVENTS": EVENT_HUB},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    timer = threading.Timer(20, program.kill)
+    timer.start()
+    try:
+        assert any(line == f"{device.id} for the README\n" for line in program.stdout), "the program did not print it"
+    finally:
+        timer.cancel()
+        program.kill()
 
 
 @case

@@ -327,7 +327,7 @@ async fn readers_end_with_their_group_and_with_a_reset() {
     assert_eq!(client.expect_detached(mine).await.condition, "amqp:not-found");
     let error = client.receiver(address, 1).await.unwrap_err();
     assert_eq!(error.condition, "amqp:not-found");
-    admin(&rest, "POST", "reset").await;
+    admin(&rest, "DELETE", "state").await;
     assert_eq!(client.expect_detached(plain).await.condition, "amqp:link:detach-forced");
 }
 
