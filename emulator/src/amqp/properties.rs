@@ -57,6 +57,11 @@ fn time(milliseconds: i64) -> String {
     Timestamp::from_unix_milliseconds(milliseconds).to_string()
 }
 
+/// Milliseconds since 1970, as AMQP has times.
+pub(crate) fn milliseconds(time: Timestamp) -> i64 {
+    time.unix_ticks().div_euclid(TICKS_PER_MILLISECOND)
+}
+
 /// A simple value as a text; `None` for null.
 ///
 /// # Errors

@@ -34,6 +34,8 @@ FEATURES = (
     "telemetry",
     "telemetry_read",
     "c2d",
+    "c2d_service",
+    "feedback",
     "sas_renewal",
     "sessions",
     "identity_changes",
@@ -50,6 +52,8 @@ FEATURES = (
 #: What a whole hub has one of. Scripts of features that need the same one run one after the other.
 SHARED = {
     "c2d": "feedback",
+    "c2d_service": "feedback",
+    "feedback": "feedback",
     "http_device": "feedback",
     "statistics": "feedback",
     "import_export": "import and export job",

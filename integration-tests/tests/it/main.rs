@@ -7,7 +7,9 @@
 mod support;
 
 mod admin;
+mod amqp_c2d;
 mod amqp_events;
+mod amqp_robustness;
 mod amqp_tokens;
 mod blobs;
 mod device_sim_x509;

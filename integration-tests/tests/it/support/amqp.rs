@@ -148,11 +148,12 @@ impl AmqpClient {
 
     /// Writes what there is and reads once; false at the end of the stream.
     async fn step(&mut self) -> bool {
+        let before = self.events.len();
         while let Some(event) = self.engine.next_event() {
             self.events.push_back(event);
         }
         self.flush().await;
-        if !self.events.is_empty() && self.engine.input_len() > 0 {
+        if self.events.len() > before {
             return true;
         }
         let mut bytes = [0; 16 * 1024];
@@ -180,6 +181,12 @@ impl AmqpClient {
             }
         }
         let _ = self.socket.flush().await;
+    }
+
+    /// Ends the client's half of the stream.
+    pub async fn half_close(&mut self) {
+        self.flush().await;
+        self.socket.shutdown().await.unwrap();
     }
 
     /// Everything sent so far has been handled when this returns.
