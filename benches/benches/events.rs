@@ -42,7 +42,11 @@ const CREDIT: u32 = 2_000;
 fn main() {
     let is_test = std::env::args().any(|argument| argument == "--test");
     let number = std::env::args().find_map(|argument| argument.parse().ok());
-    let messages = if is_test { 1_000 } else { number.unwrap_or(1_000_000) };
+    let messages = if is_test {
+        1_000
+    } else {
+        number.unwrap_or(1_000_000)
+    };
     runtime().block_on(measure(messages));
 }
 
@@ -57,12 +61,22 @@ async fn measure(messages: usize) {
     for in_flight in [1, 20] {
         let start = Instant::now();
         let count = send(&site, messages / 2 / DEVICES, in_flight).await;
-        show(&format!("messages in, {in_flight} in flight, each of 20 devices"), count, start);
+        show(
+            &format!("messages in, {in_flight} in flight, each of 20 devices"),
+            count,
+            start,
+        );
     }
     let all: u64 = (0..4).map(|partition| kept(&site.hub, partition)).sum();
     let bytes = usage().peak_rss_bytes.saturating_sub(before);
-    println!("{:<52}{:>12.1}", "memory of a message that is kept, bytes", bytes as f64 / all as f64);
-    let fullest = (0..4).max_by_key(|partition| kept(&site.hub, *partition)).unwrap_or(0);
+    println!(
+        "{:<52}{:>12.1}",
+        "memory of a message that is kept, bytes",
+        bytes as f64 / all as f64
+    );
+    let fullest = (0..4)
+        .max_by_key(|partition| kept(&site.hub, *partition))
+        .unwrap_or(0);
     let count = kept(&site.hub, fullest);
     let start = Instant::now();
     drain(&site.hub, fullest, count).await;
@@ -77,7 +91,11 @@ fn kept(hub: &Hub, partition: usize) -> u64 {
 
 fn show(what: &str, count: usize, start: Instant) {
     let seconds = start.elapsed().as_secs_f64();
-    println!("{:<52}{:>12.0}", format!("{what}, a second"), count as f64 / seconds);
+    println!(
+        "{:<52}{:>12.0}",
+        format!("{what}, a second"),
+        count as f64 / seconds
+    );
 }
 
 fn usage() -> Usage {
@@ -118,7 +136,12 @@ async fn send(site: &Site, each: usize, in_flight: usize) -> usize {
 /// Reads `count` events of a partition over AMQP.
 async fn drain(hub: &Hub, partition: usize, count: u64) {
     let service = service_connection(hub);
-    let token = sas::sign(service.host.name(), &service.key, token_expiry(), Some(&service.policy));
+    let token = sas::sign(
+        service.host.name(),
+        &service.key,
+        token_expiry(),
+        Some(&service.policy),
+    );
     let login = SaslInit::plain(&format!("{}@sas.root.localhost", service.policy), &token);
     let mut engine = Engine::client(Arc::new(Config::new("bench")), Some(login));
     let mut stream = hub.connect_amqp_in_memory();
@@ -142,12 +165,17 @@ async fn drain(hub: &Hub, partition: usize, count: u64) {
                         engine.grant(link, CREDIT).expect("a receiver");
                     }
                 }
-                Event::Detached { error, .. } | Event::Closed { error, .. } => panic!("{reader:?}: {error:?}"),
+                Event::Detached { error, .. } | Event::Closed { error, .. } => {
+                    panic!("{reader:?}: {error:?}")
+                }
                 _ => {}
             }
         }
         let mut out = engine.take_output();
-        stream.write_all_buf(&mut out).await.expect("the connection stays");
+        stream
+            .write_all_buf(&mut out)
+            .await
+            .expect("the connection stays");
         if received < count {
             buffer.clear();
             let read = stream.read_buf(&mut buffer).await.expect("the connection stays");

@@ -54,7 +54,10 @@ impl Reply {
             application_properties.push((Value::from("error-condition"), condition));
         }
         // Of the type that the client gave it, or it does not know it again.
-        let message_id = request.properties.as_ref().map(|properties| &properties.message_id);
+        let message_id = request
+            .properties
+            .as_ref()
+            .map(|properties| &properties.message_id);
         Message {
             properties: Some(Box::new(Properties {
                 correlation_id: message_id.cloned().unwrap_or_default(),

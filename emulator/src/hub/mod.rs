@@ -193,7 +193,6 @@ impl HubState {
         self.amqps_port.get().copied().unwrap_or(5671)
     }
 
-
     /// Forgets all devices, configurations, events, notifications, counts
     /// and the authorities that were added since the start, and sets the clock
     /// back to the system's. Blobs stay.

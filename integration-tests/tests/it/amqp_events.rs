@@ -128,7 +128,10 @@ async fn events_are_messages_with_everything_that_is_known() {
     assert_eq!(annotation("iothub-connection-device-id"), &"e".into());
     assert_eq!(annotation("iothub-message-source"), &"Telemetry".into());
     assert!(matches!(annotation("x-opt-enqueued-time"), Value::Timestamp(_)));
-    assert_eq!(annotation("iothub-enqueuedtime"), annotation("x-opt-enqueued-time"));
+    assert_eq!(
+        annotation("iothub-enqueuedtime"),
+        annotation("x-opt-enqueued-time")
+    );
 
     // Whoever waits is told at once.
     device.publish_acknowledged(&identity.events(""), "2").await;
@@ -210,9 +213,15 @@ async fn a_reader_begins_where_it_says() {
         // A connection each: a partition has five readers at most.
         let mut client = reader(&hub).await;
         let link = read_from(&mut client, &selector, 1).await.unwrap();
-        assert_eq!(bodies(&mut client, link, 1).await, [first.to_string()], "{selector}");
+        assert_eq!(
+            bodies(&mut client, link, 1).await,
+            [first.to_string()],
+            "{selector}"
+        );
     }
-    let latest = read_from(&mut client, "amqp.annotation.x-opt-offset > '@latest'", 10).await.unwrap();
+    let latest = read_from(&mut client, "amqp.annotation.x-opt-offset > '@latest'", 10)
+        .await
+        .unwrap();
     assert!(!has_more(&mut client, latest).await);
     send(&rest, 10..11).await;
     assert_eq!(bodies(&mut client, latest, 1).await, ["10"]);
@@ -312,7 +321,10 @@ async fn a_reader_may_be_told_how_far_its_partition_is() {
     assert_eq!(of("last_enqueued_sequence_number"), &Value::Long(2));
     assert!(of("last_enqueued_offset").as_str().is_some());
     assert!(matches!(of("last_enqueued_time_utc"), Value::Timestamp(1..)));
-    assert!(matches!(of("runtime_info_retrieval_time_utc"), Value::Timestamp(1..)));
+    assert!(matches!(
+        of("runtime_info_retrieval_time_utc"),
+        Value::Timestamp(1..)
+    ));
 }
 
 #[tokio::test]
@@ -328,7 +340,10 @@ async fn readers_end_with_their_group_and_with_a_reset() {
     let error = client.receiver(address, 1).await.unwrap_err();
     assert_eq!(error.condition, "amqp:not-found");
     admin(&rest, "DELETE", "state").await;
-    assert_eq!(client.expect_detached(plain).await.condition, "amqp:link:detach-forced");
+    assert_eq!(
+        client.expect_detached(plain).await.condition,
+        "amqp:link:detach-forced"
+    );
 }
 
 #[tokio::test]
@@ -379,7 +394,11 @@ async fn readers_of_the_hub_are_sent_to_the_event_hub() {
         assert_eq!(info("network-host"), Some(&"localhost".into()));
         assert_eq!(info("port").and_then(Value::as_i64), Some(port.into()));
         let expected = format!("amqps://localhost:{port}/localhost{suffix}");
-        assert_eq!(info("address").and_then(Value::as_str), Some(&*expected), "{address}");
+        assert_eq!(
+            info("address").and_then(Value::as_str),
+            Some(&*expected),
+            "{address}"
+        );
     }
     // Those who know of partitions are served here.
     let address = "/messages/events/ConsumerGroups/$Default/Partitions/0";
@@ -420,7 +439,13 @@ async fn management_answers_once_there_is_credit() {
     let of_partition = ("type", "com.microsoft:partition");
     for (id, properties) in [
         vec![read, of_hub, ("name", "localhost"), ("security_token", &*good)],
-        vec![read, of_partition, ("name", "localhost"), ("partition", "0"), ("security_token", &*good)],
+        vec![
+            read,
+            of_partition,
+            ("name", "localhost"),
+            ("partition", "0"),
+            ("security_token", &*good),
+        ],
         vec![read, of_partition, ("name", "localhost"), ("partition", "7")],
         vec![read, of_hub, ("name", "localhost"), ("security_token", &*bad)],
         vec![("operation", "DELETE"), of_hub],
@@ -439,12 +464,25 @@ async fn management_answers_once_there_is_credit() {
         let status = message.application_property("status-code").cloned();
         answers.push((status, message.body));
     }
-    let statuses: Vec<_> = answers.iter().map(|(status, _)| status.clone().unwrap()).collect();
+    let statuses: Vec<_> = answers
+        .iter()
+        .map(|(status, _)| status.clone().unwrap())
+        .collect();
     assert_eq!(statuses, [200, 200, 404, 401, 400].map(Value::Int));
-    let Body::Value(stream) = &answers[0].1 else { panic!("{answers:?}") };
+    let Body::Value(stream) = &answers[0].1 else {
+        panic!("{answers:?}")
+    };
     assert_eq!(stream.get("name"), Some(&"localhost".into()));
-    assert_eq!(stream.get("partition_ids"), Some(&Value::Array(Array::of_strings(["0"]))));
-    let Body::Value(partition) = &answers[1].1 else { panic!("{answers:?}") };
-    assert_eq!(partition.get("last_enqueued_sequence_number"), Some(&Value::Long(2)));
+    assert_eq!(
+        stream.get("partition_ids"),
+        Some(&Value::Array(Array::of_strings(["0"])))
+    );
+    let Body::Value(partition) = &answers[1].1 else {
+        panic!("{answers:?}")
+    };
+    assert_eq!(
+        partition.get("last_enqueued_sequence_number"),
+        Some(&Value::Long(2))
+    );
     assert_eq!(partition.get("is_partition_empty"), Some(&false.into()));
 }

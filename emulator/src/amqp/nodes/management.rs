@@ -114,7 +114,10 @@ fn hub(events: &EventStream, entity: &str) -> Value {
         ("name", Value::string(entity)),
         ("type", Value::from(HUB)),
         ("created_at", created),
-        ("partition_count", Value::Int(i32::try_from(count).unwrap_or(i32::MAX))),
+        (
+            "partition_count",
+            Value::Int(i32::try_from(count).unwrap_or(i32::MAX)),
+        ),
         (
             "partition_ids",
             Value::Array(Array::of_strings((0..count).map(|number| number.to_string()))),
@@ -133,7 +136,9 @@ fn partition(events: &EventStream, entity: &str, number: Option<&Value>) -> Resu
     let found: Option<(usize, &PartitionInfo)> = number.and_then(|number| Some((number, all.get(number)?)));
     let Some((number, info)) = found else {
         let count = all.len();
-        return Err(not_found(format!("there is no such partition; the hub has {count}, from 0")));
+        return Err(not_found(format!(
+            "there is no such partition; the hub has {count}, from 0"
+        )));
     };
     let begin = i64::try_from(info.begin_sequence).unwrap_or(i64::MAX);
     Ok(map([

@@ -7,13 +7,10 @@
 //! link has credit for.
 
 mod c2d_send;
-<<<<<<< HEAD
 mod management;
+mod notices;
 mod partition;
 mod redirect;
-=======
-mod notices;
->>>>>>> h-s
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,13 +21,9 @@ use amqp_wire::engine::{AttachReply, Engine, Event, LinkId, SessionId};
 use amqp_wire::performative::{Attach, Error, Role};
 use hub_core::limits;
 
-<<<<<<< HEAD
+use self::notices::Notices;
 use self::partition::PartitionReader;
 use super::address::{Address, Events, EventsName, EventsNode};
-=======
-use self::notices::Notices;
-use super::address::{Address, Events, EventsName};
->>>>>>> h-s
 use super::caller::{Caller, PutError};
 use super::inbox::Inbox;
 use super::{cbs, condition};
@@ -163,15 +156,12 @@ pub(crate) enum Node {
     Replies,
     /// Messages to devices.
     C2dSend,
-<<<<<<< HEAD
+    /// Feedback or file notifications.
+    Notices(Box<Notices>),
     /// Questions about the event stream, from the client.
     Management,
     /// Events of a partition.
     Partition(Box<PartitionReader>),
-=======
-    /// Feedback or file notifications.
-    Notices(Box<Notices>),
->>>>>>> h-s
 }
 
 /// A link that is let in.
@@ -218,21 +208,10 @@ pub(super) fn attach(
         (Address::Cbs, Role::Receiver) => Ok(Attached::new(Node::Replies)),
         (Address::CloudToDevice, Role::Sender) => Ok(Attached::new(Node::C2dSend)),
         (Address::CloudToDevice, Role::Receiver) => Err(condition::wrong_role()),
-<<<<<<< HEAD
         (Address::Events(events), _) => attach_events(events, attach, ctx),
-        (Address::Feedback | Address::FileNotifications | Address::Device(..), _) => {
-            Err(Error::new(condition::NOT_IMPLEMENTED, "not there yet"))
-=======
-        (Address::Events(Events { name, .. }), _) => match name {
-            EventsName::EventHub(name) if !name.eq_ignore_ascii_case(ctx.hub.events.hub_name()) => {
-                Err(condition::not_found())
-            }
-            _ => Err(Error::new(condition::NOT_IMPLEMENTED, "not there yet")),
-        },
         (Address::Feedback, Role::Receiver) => {
             let node = Notices::new(ctx.hub, notices::Kind::Feedback, attach);
             Ok(Attached::new(Node::Notices(node)))
->>>>>>> h-s
         }
         (Address::FileNotifications, Role::Receiver) => {
             let node = Notices::new(ctx.hub, notices::Kind::Files, attach);
@@ -288,18 +267,10 @@ impl Node {
     ) -> Result<(), Error> {
         match self {
             Self::Cbs => cbs::on_event(event, engine, ctx),
-<<<<<<< HEAD
             Self::Management => management::on_event(event, engine, ctx),
             Self::C2dSend => return c2d_send::on_event(event, engine, ctx),
+            Self::Notices(node) => node.on_event(&event),
             Self::Replies | Self::Partition(_) => {}
-=======
-            Self::Replies => Ok(()),
-            Self::C2dSend => c2d_send::on_event(event, engine, ctx),
-            Self::Notices(node) => {
-                node.on_event(&event);
-                Ok(())
-            }
->>>>>>> h-s
         }
         Ok(())
     }
@@ -308,22 +279,11 @@ impl Node {
     ///
     /// # Errors
     /// What the link is to be detached with.
-<<<<<<< HEAD
-    pub(super) fn pump(
-        &mut self,
-        link: LinkId,
-        engine: &mut Engine,
-        ctx: &mut Ctx<'_>,
-    ) -> Result<(), Error> {
-        match self {
-            Self::Partition(reader) => reader.pump(link, engine, ctx),
-            Self::Cbs | Self::Replies | Self::C2dSend | Self::Management => Ok(()),
-=======
     pub(super) fn pump(&mut self, link: LinkId, engine: &mut Engine, ctx: &mut Ctx<'_>) -> Result<(), Error> {
         match self {
-            Self::Cbs | Self::Replies | Self::C2dSend => Ok(()),
+            Self::Partition(reader) => reader.pump(link, engine, ctx),
             Self::Notices(node) => node.pump(link, engine, ctx),
->>>>>>> h-s
+            Self::Cbs | Self::Replies | Self::C2dSend | Self::Management => Ok(()),
         }
     }
 }

@@ -134,13 +134,7 @@ impl PartitionReader {
     }
 
     /// Sends a share of what there is.
-    fn send(
-        &mut self,
-        link: LinkId,
-        engine: &mut Engine,
-        credit: u32,
-        ctx: &Ctx<'_>,
-    ) -> Result<Sent, Error> {
+    fn send(&mut self, link: LinkId, engine: &mut Engine, credit: u32, ctx: &Ctx<'_>) -> Result<Sent, Error> {
         let events = self
             .reader
             .take(credit.min(EVENTS_AT_ONCE) as usize)

@@ -24,6 +24,9 @@ pub(super) fn to_event_hub(hub: &HubState, node: &EventsNode) -> Error {
             (Value::symbol("port"), Value::Uint(port.into())),
             (Value::symbol("address"), Value::string(address)),
         ],
-        ..Error::new(condition::REDIRECT, "events are read at the Event-Hub-compatible endpoint")
+        ..Error::new(
+            condition::REDIRECT,
+            "events are read at the Event-Hub-compatible endpoint",
+        )
     }
 }

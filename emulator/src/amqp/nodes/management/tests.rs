@@ -31,7 +31,10 @@ fn ask(events: &EventStream, properties: &[(&'static str, Value)]) -> Message {
     });
     let message = reply.message(&request);
     // As the request has it, type and all.
-    assert_eq!(message.properties.as_ref().unwrap().correlation_id, Value::Uuid([7; 16]));
+    assert_eq!(
+        message.properties.as_ref().unwrap().correlation_id,
+        Value::Uuid([7; 16])
+    );
     message
 }
 
@@ -57,7 +60,10 @@ fn the_stream_is_described() {
         ("type", HUB.into()),
         ("created_at", created),
         ("partition_count", Value::Int(4)),
-        ("partition_ids", Value::Array(Array::of_strings(["0", "1", "2", "3"]))),
+        (
+            "partition_ids",
+            Value::Array(Array::of_strings(["0", "1", "2", "3"])),
+        ),
     ]);
     assert_eq!(answer.body, Body::Value(expected));
 }
@@ -68,7 +74,11 @@ fn a_partition_is_described() {
     let read = |number: Value| {
         let answer = ask(
             &events,
-            &[("operation", "READ".into()), ("type", PARTITION.into()), ("partition", number)],
+            &[
+                ("operation", "READ".into()),
+                ("type", PARTITION.into()),
+                ("partition", number),
+            ],
         );
         assert_eq!(status(&answer), Some(&Value::Int(200)));
         match answer.body {
@@ -96,7 +106,11 @@ fn a_partition_is_described() {
     });
     let now = Timestamp::from_unix_milliseconds(1_795_000_000_000);
     events.append(Source::Telemetry, &origin, &Bag::default(), b"x", now);
-    let partition = events.partitions().iter().position(|info| !info.is_empty()).unwrap();
+    let partition = events
+        .partitions()
+        .iter()
+        .position(|info| !info.is_empty())
+        .unwrap();
     let filled = read(Value::Uint(partition as u32));
     assert_eq!(filled.get("last_enqueued_sequence_number"), Some(&Value::Long(0)));
     assert_eq!(filled.get("last_enqueued_offset"), Some(&"0".into()));
@@ -117,11 +131,17 @@ fn what_cannot_be_read_is_refused() {
         (vec![("operation", "DELETE".into()), ("type", HUB.into())], bad),
         (vec![read()], bad),
         (vec![read(), ("type", "com.microsoft:queue".into())], bad),
-        (vec![read(), ("type", HUB.into()), ("name", "other".into())], missing),
+        (
+            vec![read(), ("type", HUB.into()), ("name", "other".into())],
+            missing,
+        ),
         (vec![read(), of_partition()], bad),
         (vec![read(), of_partition(), ("partition", "4".into())], missing),
         (vec![read(), of_partition(), ("partition", "x".into())], missing),
-        (vec![read(), of_partition(), ("partition", Value::Long(-1))], missing),
+        (
+            vec![read(), of_partition(), ("partition", Value::Long(-1))],
+            missing,
+        ),
     ] {
         let answer = ask(&events, &request);
         assert_eq!(status(&answer), Some(&Value::Int(code)), "{request:?}");

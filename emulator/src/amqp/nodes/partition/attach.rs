@@ -34,7 +34,10 @@ impl Wishes {
     /// # Errors
     /// `com.microsoft:argument-error` when filter or epoch cannot be understood.
     pub(super) fn of(attach: &Attach) -> Result<Self, Error> {
-        let filters = attach.source.as_ref().map_or(&[][..], |source| source.filter.entries());
+        let filters = attach
+            .source
+            .as_ref()
+            .map_or(&[][..], |source| source.filter.entries());
         let start = match filters.iter().find_map(|(name, filter)| selector(name, filter)) {
             None => Start::Earliest,
             Some(selector) => selector
@@ -44,9 +47,11 @@ impl Wishes {
         };
         let epoch = match attach.properties.get(EPOCH) {
             None | Some(Value::Null) => None,
-            Some(epoch) => {
-                Some(epoch.as_i64().ok_or_else(|| argument_error("the epoch is no whole number".into()))?)
-            }
+            Some(epoch) => Some(
+                epoch
+                    .as_i64()
+                    .ok_or_else(|| argument_error("the epoch is no whole number".into()))?,
+            ),
         };
         Ok(Self {
             start,
@@ -121,9 +126,17 @@ mod tests {
             let wishes = wishes(filter.clone(), Value::Null, Value::Null);
             assert_eq!(wishes.map(|wishes| wishes.start), Ok(expected), "{filter:?}");
         }
-        for filter in [Value::Null, filter("other", text()), filter(SELECTOR, Value::Null)] {
+        for filter in [
+            Value::Null,
+            filter("other", text()),
+            filter(SELECTOR, Value::Null),
+        ] {
             let wishes = wishes(filter.clone(), Value::Null, Value::Null);
-            assert_eq!(wishes.map(|wishes| wishes.start), Ok(Start::Earliest), "{filter:?}");
+            assert_eq!(
+                wishes.map(|wishes| wishes.start),
+                Ok(Start::Earliest),
+                "{filter:?}"
+            );
         }
         for text in [Value::from("x > 1"), 1_i32.into()] {
             let error = wishes(filter(SELECTOR, text), Value::Null, Value::Null).unwrap_err();

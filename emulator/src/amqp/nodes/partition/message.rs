@@ -105,7 +105,9 @@ fn metrics(info: &PartitionInfo, now: Timestamp) -> Entries {
 
 /// Sequence number of a partition's last event, -1 before the first.
 pub(in crate::amqp::nodes) fn last_sequence(info: &PartitionInfo) -> Value {
-    let sequence = info.last_sequence.map(|sequence| i64::try_from(sequence).unwrap_or(i64::MAX));
+    let sequence = info
+        .last_sequence
+        .map(|sequence| i64::try_from(sequence).unwrap_or(i64::MAX));
     Value::Long(sequence.unwrap_or(-1))
 }
 

@@ -128,7 +128,10 @@ fn a_reader_may_learn_how_far_its_partition_is() {
             ("last_enqueued_sequence_number", Value::Long(0)),
             ("last_enqueued_offset", "0".into()),
             ("last_enqueued_time_utc", Value::Timestamp(1_795_000_000_123)),
-            ("runtime_info_retrieval_time_utc", Value::Timestamp(1_795_000_000_456)),
+            (
+                "runtime_info_retrieval_time_utc",
+                Value::Timestamp(1_795_000_000_456),
+            ),
         ];
         assert_eq!(
             message.delivery_annotations,
