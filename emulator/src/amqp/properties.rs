@@ -59,7 +59,7 @@ fn time(milliseconds: i64) -> String {
 
 /// Milliseconds since 1970, as AMQP has times.
 pub(crate) fn milliseconds(time: Timestamp) -> i64 {
-    time.unix_ticks().div_euclid(TICKS_PER_MILLISECOND)
+    time.unix_milliseconds()
 }
 
 /// A simple value as a text; `None` for null.

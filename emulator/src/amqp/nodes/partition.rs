@@ -106,9 +106,10 @@ impl PartitionReader {
                 ctx.wake(link);
                 return Ok(());
             }
-            let sent = match may_send {
-                true => self.send(link, engine, credit, ctx)?,
-                false => Sent::Nothing,
+            let sent = if may_send {
+                self.send(link, engine, credit, ctx)?
+            } else {
+                Sent::Nothing
             };
             match sent {
                 Sent::Some => {}
