@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use device_sim::credentials::Login;
 use device_sim::{Credentials, Fleet, Transport};
-use emulator::Hub;
+use emulator::{Hub, HubBuilder};
 use hub_core::connection_string::{ConnectionString, ServiceConnection};
 use hub_core::ids::{DeviceId, Target};
 use hub_core::time::Timestamp;
@@ -41,7 +41,15 @@ impl Site {
     /// # Panics
     /// When the hub does not start or does not take the devices.
     pub async fn with_twins(devices: usize, twin: impl Fn(usize) -> Value) -> Self {
-        let hub = Hub::builder().start().await.expect("the hub starts");
+        Self::on(Hub::builder(), devices, twin).await
+    }
+
+    /// As [`Site::with_twins`], on a hub that is not the usual one.
+    ///
+    /// # Panics
+    /// When the hub does not start or does not take the devices.
+    pub async fn on(builder: HubBuilder, devices: usize, twin: impl Fn(usize) -> Value) -> Self {
+        let hub = builder.start().await.expect("the hub starts");
         let service = service_connection(&hub);
         let credentials = Credentials::derived(&service);
         let targets: Vec<Target> = (0..devices)
@@ -122,7 +130,8 @@ pub fn service_connection(hub: &Hub) -> ServiceConnection {
 }
 
 /// Seconds since 1970 at which a token made at this moment expires.
-pub(crate) fn token_expiry() -> u64 {
+#[must_use]
+pub fn token_expiry() -> u64 {
     const HOUR: Duration = Duration::from_secs(3600);
     (SystemTime::now() + HOUR)
         .duration_since(SystemTime::UNIX_EPOCH)

@@ -116,6 +116,9 @@ pub(crate) fn start(
         http: address(&http),
         https: address(&https),
     };
+    if let Some(address) = addresses.amqps {
+        state.set_amqps_port(address.port());
+    }
     let app = App {
         jobs: Arc::new(JobEngine::new(state.clone(), state.clock.clone(), jobs)),
         hub: state,

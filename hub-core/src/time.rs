@@ -12,6 +12,7 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 /// Hundred-nanosecond ticks in a second, the service's own resolution: its
 /// times carry seven fractional digits.
 const TICKS_PER_SECOND: i64 = 10_000_000;
+const TICKS_PER_MILLISECOND: i64 = TICKS_PER_SECOND / 1_000;
 
 /// A point in time, UTC, in steps of 100 ns.
 ///
@@ -31,6 +32,12 @@ impl Timestamp {
         Self(ticks.clamp(Self::NEVER.0, Self::MAX.0))
     }
 
+    /// A time given in milliseconds since 1970-01-01, clamped to the years 1 to 9999.
+    #[must_use]
+    pub fn from_unix_milliseconds(milliseconds: i64) -> Self {
+        Self::from_unix_ticks(milliseconds.saturating_mul(TICKS_PER_MILLISECOND))
+    }
+
     /// A time given in whole seconds since 1970-01-01, clamped to the years 1 to 9999.
     #[must_use]
     pub fn from_unix_seconds(seconds: i64) -> Self {
@@ -41,6 +48,12 @@ impl Timestamp {
     #[must_use]
     pub fn unix_ticks(self) -> i64 {
         self.0
+    }
+
+    /// Whole milliseconds since 1970-01-01, rounded towards the past.
+    #[must_use]
+    pub fn unix_milliseconds(self) -> i64 {
+        self.0.div_euclid(TICKS_PER_MILLISECOND)
     }
 
     /// Whole seconds since 1970-01-01, rounded towards the past.

@@ -8,6 +8,9 @@ use crate::hub::access::Denied;
 pub(crate) const NOT_FOUND: &str = "amqp:not-found";
 pub(crate) const UNAUTHORIZED: &str = "amqp:unauthorized-access";
 pub(crate) const NOT_IMPLEMENTED: &str = "amqp:not-implemented";
+pub(crate) const STOLEN: &str = "amqp:link:stolen";
+pub(crate) const REDIRECT: &str = "amqp:link:redirect";
+pub(crate) const DETACH_FORCED: &str = "amqp:link:detach-forced";
 pub(crate) const INTERNAL: &str = "amqp:internal-error";
 pub(crate) const ARGUMENT: &str = "com.microsoft:argument-error";
 pub(crate) const LOCK_LOST: &str = "com.microsoft:message-lock-lost";
@@ -48,7 +51,18 @@ pub(crate) fn unauthorized(denied: &Denied) -> Error {
 }
 
 pub(crate) fn not_found() -> Error {
-    Error::new(NOT_FOUND, "there is nothing at this address")
+    no_such_entity("there is nothing at this address")
+}
+
+/// In the service's words: one client takes it for a fault of the network, and
+/// tries again, unless it finds them.
+pub(crate) fn no_such_entity(reason: impl std::fmt::Display) -> Error {
+    Error::new(NOT_FOUND, no_such_entity_text(reason))
+}
+
+/// The words alone.
+pub(crate) fn no_such_entity_text(reason: impl std::fmt::Display) -> String {
+    format!("The messaging entity that was asked for could not be found: {reason}")
 }
 
 /// For a link whose ends have the wrong roles.

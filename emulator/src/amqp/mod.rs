@@ -11,7 +11,7 @@
 //! 3. [`nodes`]: what is behind an address. A node is plain data with functions
 //!    that the connection calls; it has no task and no channel. What it waits
 //!    for it polls with its link's waker, and is called again through the
-//!    connection's [`inbox`].
+//!    connection's [`inbox`]. [`reply`] is for those that answer on another link.
 //!
 //! [`condition`] alone knows how errors of the service are called here. What is
 //! allowed is decided by `hub::access`, as for all protocols.
@@ -24,6 +24,7 @@ mod connection;
 mod inbox;
 mod nodes;
 mod properties;
+mod reply;
 mod sasl;
 
 pub(crate) use connection::serve;

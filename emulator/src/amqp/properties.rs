@@ -7,9 +7,6 @@ use hub_core::property_bag::{MessageProperties, SystemProperty};
 use hub_core::time::Timestamp;
 use uuid::Uuid;
 
-/// 100 ns ticks of a millisecond.
-const TICKS_PER_MILLISECOND: i64 = 10_000;
-
 /// What a message that arrived says of itself. Copies, so that nothing holds
 /// on to what was read.
 ///
@@ -57,12 +54,12 @@ pub(crate) fn from_message(message: &Message) -> Result<MessageProperties, Servi
 
 /// A time in milliseconds since 1970, as the hub writes it.
 fn time(milliseconds: i64) -> String {
-    Timestamp::from_unix_ticks(milliseconds.saturating_mul(TICKS_PER_MILLISECOND)).to_string()
+    Timestamp::from_unix_milliseconds(milliseconds).to_string()
 }
 
 /// Milliseconds since 1970, as AMQP has times.
 pub(crate) fn milliseconds(time: Timestamp) -> i64 {
-    time.unix_ticks().div_euclid(TICKS_PER_MILLISECOND)
+    time.unix_milliseconds()
 }
 
 /// A simple value as a text; `None` for null.

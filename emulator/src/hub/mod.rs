@@ -37,7 +37,7 @@ pub(crate) mod tier;
 pub(crate) mod twins;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hub_core::c2d::Settings as CloudToDeviceSettings;
@@ -144,6 +144,8 @@ pub(crate) struct HubState {
     pub(crate) file_notifications: FileNotifications,
     pub(crate) configurations: Configurations,
     pub(crate) registry_jobs: RegistryJobs,
+    /// Where AMQP over TLS is accepted, once it is.
+    amqps_port: OnceLock<u16>,
 }
 
 impl HubState {
@@ -171,6 +173,7 @@ impl HubState {
             message_quota: MessageQuota::default(),
             configurations: Configurations::default(),
             registry_jobs: RegistryJobs::default(),
+            amqps_port: OnceLock::new(),
         }
     }
 
@@ -181,6 +184,17 @@ impl HubState {
             HubSettings::for_tests(),
             Clock::manual(hub_core::time::Timestamp::NEVER),
         )
+    }
+
+    /// Says where AMQP over TLS is accepted.
+    pub(crate) fn set_amqps_port(&self, port: u16) {
+        // A hub listens once.
+        let _ = self.amqps_port.set(port);
+    }
+
+    /// The port of AMQP over TLS; the standard one if the hub does not listen.
+    pub(crate) fn amqps_port(&self) -> u16 {
+        self.amqps_port.get().copied().unwrap_or(5671)
     }
 
     /// Forgets all devices, configurations, events, notifications, counts
@@ -202,6 +216,7 @@ impl HubState {
             file_notifications,
             registry_jobs,
             configurations,
+            amqps_port: _,
         } = self;
         registry_jobs.clear();
         // Before the devices, so that no new one meets an old configuration.

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::start::milliseconds;
 use super::{Event, Origin, Source, Start};
 use crate::ids::DeviceId;
 use crate::limits;
@@ -344,9 +343,9 @@ impl Partition {
                 })
             }
             Start::EnqueuedTime { time, inclusive } => {
-                let time = milliseconds(time);
+                let time = time.unix_milliseconds();
                 self.first_where(|segment, index| {
-                    let found = milliseconds(segment.entries[index].enqueued);
+                    let found = segment.entries[index].enqueued.unix_milliseconds();
                     found > time || (inclusive && found == time)
                 })
             }

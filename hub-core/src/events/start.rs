@@ -102,7 +102,7 @@ impl Start {
             "x-opt-enqueued-time" | "x-opt-enqueuedtimeutc" => Ok(number()?.map_or(
                 Self::Earliest,
                 |milliseconds| Self::EnqueuedTime {
-                    time: from_milliseconds(milliseconds),
+                    time: Timestamp::from_unix_milliseconds(i64::try_from(milliseconds).unwrap_or(i64::MAX)),
                     inclusive,
                 },
             )),
@@ -119,19 +119,6 @@ fn unquote(text: &str) -> Option<&str> {
         }
     }
     (!text.is_empty() && !text.contains(['\'', '"'])).then_some(text)
-}
-
-/// 100 ns ticks of a millisecond.
-const TICKS: i64 = 10_000;
-
-fn from_milliseconds(milliseconds: u64) -> Timestamp {
-    let milliseconds = i64::try_from(milliseconds).unwrap_or(i64::MAX);
-    Timestamp::from_unix_ticks(milliseconds.saturating_mul(TICKS))
-}
-
-/// Whole milliseconds since 1970.
-pub(super) fn milliseconds(time: Timestamp) -> i64 {
-    time.unix_ticks().div_euclid(TICKS)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ import hmac
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ import urllib.request
 import uuid
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Callable, Iterator
 
 from azure.iot.device import IoTHubDeviceClient, IoTHubModuleClient, MethodResponse
@@ -197,6 +199,14 @@ def fields(connection_string: str) -> dict[str, str]:
 def unique(name: str) -> str:
     """An id that no other script and no other run uses."""
     return f"{name}-{uuid.uuid4().hex[:12]}"
+
+
+def readme_program(language: str, word: str) -> str:
+    """The README's program in a language that has this word in it."""
+    readme = Path(__file__).parents[3] / "README.md"
+    programs = re.findall(rf"```{language}\n(.*?)```", readme.read_text(), re.DOTALL)
+    (program,) = [program for program in programs if word in program]
+    return program
 
 
 def random_key(length: int = 32) -> str:

@@ -100,6 +100,7 @@ class Hub:
             "HUB_HOST": self.info["hostName"],
             "HUB_ADMIN": f"http://127.0.0.1:{self.info['ports']['http']}",
             "SERVICE_CONNECTION_STRING": self.info["serviceConnectionString"],
+            "EVENT_HUB_CONNECTION_STRING": self.info["eventHubConnectionString"],
             **dict.fromkeys(trust, ca),
         }
 

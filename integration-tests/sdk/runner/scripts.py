@@ -32,6 +32,7 @@ FEATURES = (
     "jobs",
     "queries",
     "telemetry",
+    "telemetry_read",
     "c2d",
     "c2d_service",
     "feedback",
@@ -143,7 +144,7 @@ def pinned_versions(sources: Path, languages: list[str]) -> dict[str, list[str]]
         versions["python"] = [line.replace("==", " ") for line in lines if line.startswith("azure-")]
     if "node" in languages:
         dependencies = json.loads((sources / "node" / "package.json").read_text())["dependencies"]
-        versions["node"] = [f"{name} {version}" for name, version in sorted(dependencies.items()) if name.startswith("azure-")]
+        versions["node"] = [f"{name} {version}" for name, version in sorted(dependencies.items()) if name.startswith(("azure-", "@azure/"))]
     return versions
 
 

@@ -8,6 +8,7 @@ mod support;
 
 mod admin;
 mod amqp_c2d;
+mod amqp_events;
 mod amqp_robustness;
 mod amqp_tokens;
 mod blobs;

@@ -90,7 +90,8 @@ pub enum Event {
         /// copy what is kept for longer.
         payload: Bytes,
     },
-    /// Credit of a link has changed.
+    /// Credit of a link has changed, or the deliveries that waited on it for
+    /// window or output have all become frames.
     Credit {
         /// The link.
         link: LinkId,

@@ -205,7 +205,18 @@ impl Engine {
                 Pumped::Blocked => return,
                 Pumped::Idle => {}
                 Pumped::Sent => {
-                    if let Some(link) = self.links.get_mut(id).filter(|link| !link.queue.is_empty()) {
+                    let Some(link) = self.links.get_mut(id) else {
+                        continue;
+                    };
+                    if link.queue.is_empty() {
+                        // Whoever held back because deliveries waited may go on.
+                        let (credit, drain) = (link.free_credit(), link.drain);
+                        self.events.push_back(Event::Credit {
+                            link: id,
+                            credit,
+                            drain,
+                        });
+                    } else {
                         link.waiting = true;
                         if let Some(session) = self.session_mut(channel) {
                             session.waiting.push_back(id);

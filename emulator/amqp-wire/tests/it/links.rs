@@ -320,6 +320,31 @@ fn a_delivery_larger_than_the_window_pauses() {
     assert!(received == ["quick".into(), Bytes::from(vec![7; 20_000])]);
 }
 
+/// Whoever held back while deliveries waited for the window learns that they
+/// have left.
+#[test]
+fn credit_is_reported_again_when_nothing_waits() {
+    let mut client = config("client");
+    client.limits.incoming_window = 2;
+    let mut pair = Pair::open(client, config("server"));
+    let session = pair.begin();
+    let (ours, theirs) = pair.attach(session, Role::Receiver);
+    pair.client.grant(ours, 10).unwrap();
+    pair.server_events();
+    for number in 0..5_u8 {
+        pair.server.send(theirs, Outgoing::settled(vec![number])).unwrap();
+    }
+    assert_eq!(pair.server.queued(theirs), Ok(3));
+    let reported = pair.server_events();
+    assert_eq!(payloads(&pair.client_events()).len(), 5);
+    let expected = Event::Credit {
+        link: theirs,
+        credit: 5,
+        drain: false,
+    };
+    assert_eq!(reported, [expected]);
+}
+
 #[test]
 fn draining_takes_what_there_is() {
     let mut pair = pair();

@@ -7,7 +7,10 @@
 //! link has credit for.
 
 mod c2d_send;
+mod management;
 mod notices;
+mod partition;
+mod redirect;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +21,8 @@ use amqp_wire::performative::{Attach, Error, Role};
 use hub_core::limits;
 
 use self::notices::Notices;
-use super::address::{Address, Events, EventsName};
+use self::partition::PartitionReader;
+use super::address::{Address, Events, EventsName, EventsNode};
 use super::caller::{Caller, PutError};
 use super::inbox::Inbox;
 use super::{cbs, condition};
@@ -149,6 +153,10 @@ pub(crate) enum Node {
     C2dSend,
     /// Feedback or file notifications.
     Notices(Box<Notices>),
+    /// Questions about the event stream, from the client.
+    Management,
+    /// Events of a partition.
+    Partition(Box<PartitionReader>),
 }
 
 /// A link that is let in.
@@ -195,12 +203,7 @@ pub(super) fn attach(
         (Address::Cbs, Role::Receiver) => Ok(Attached::new(Node::Replies)),
         (Address::CloudToDevice, Role::Sender) => Ok(Attached::new(Node::C2dSend)),
         (Address::CloudToDevice, Role::Receiver) => Err(condition::wrong_role()),
-        (Address::Events(Events { name, .. }), _) => match name {
-            EventsName::EventHub(name) if !name.eq_ignore_ascii_case(ctx.hub.events.hub_name()) => {
-                Err(condition::not_found())
-            }
-            _ => Err(Error::new(condition::NOT_IMPLEMENTED, "not there yet")),
-        },
+        (Address::Events(events), _) => attach_events(events, attach, ctx),
         (Address::Feedback, Role::Receiver) => {
             let node = Notices::new(ctx.hub, notices::Kind::Feedback, attach);
             Ok(Attached::new(Node::Notices(node)))
@@ -211,6 +214,38 @@ pub(super) fn attach(
         }
         (Address::Feedback | Address::FileNotifications, Role::Sender) => Err(condition::wrong_role()),
         (Address::Device(..), _) => Err(Error::new(condition::NOT_IMPLEMENTED, "not there yet")),
+    }
+}
+
+/// Lets a link to the event stream in. Readers of the hub's own name for it are
+/// sent to the Event-Hub-compatible one, unless they know of partitions.
+fn attach_events(events: &Events, attach: &Attach, ctx: &mut Ctx<'_>) -> Result<Attached, Error> {
+    let stream = &ctx.hub.events;
+    match &events.name {
+        EventsName::EventHub(name) if !name.eq_ignore_ascii_case(stream.hub_name()) => {
+            return Err(condition::not_found());
+        }
+        EventsName::Messages if !matches!(events.node, EventsNode::Partition { .. }) => {
+            return Err(redirect::to_event_hub(ctx.hub, &events.node));
+        }
+        _ => {}
+    }
+    match (&events.node, attach.role) {
+        (EventsNode::Management, Role::Sender) => Ok(Attached::new(Node::Management)),
+        (EventsNode::Management, Role::Receiver) => Ok(Attached::new(Node::Replies)),
+        (EventsNode::Partition { group, partition }, Role::Receiver) => {
+            let (reader, reply) = PartitionReader::attach(ctx.hub, group, partition, attach)?;
+            Ok(Attached {
+                reply,
+                ..Attached::new(Node::Partition(Box::new(reader)))
+            })
+        }
+        // Events come from devices alone: no policy of a hub can send here.
+        (_, Role::Sender) => Err(Error::new(
+            condition::UNAUTHORIZED,
+            "'Send' claims are required, which no policy of a hub holds",
+        )),
+        (EventsNode::Root, Role::Receiver) => Err(condition::not_found()),
     }
 }
 
@@ -227,13 +262,12 @@ impl Node {
     ) -> Result<(), Error> {
         match self {
             Self::Cbs => cbs::on_event(event, engine, ctx),
-            Self::Replies => Ok(()),
-            Self::C2dSend => c2d_send::on_event(event, engine, ctx),
-            Self::Notices(node) => {
-                node.on_event(&event);
-                Ok(())
-            }
+            Self::Management => management::on_event(event, engine, ctx),
+            Self::C2dSend => return c2d_send::on_event(event, engine, ctx),
+            Self::Notices(node) => node.on_event(&event),
+            Self::Replies | Self::Partition(_) => {}
         }
+        Ok(())
     }
 
     /// Looks at what the node waits for, and sends what it may.
@@ -242,8 +276,9 @@ impl Node {
     /// What the link is to be detached with.
     pub(super) fn pump(&mut self, link: LinkId, engine: &mut Engine, ctx: &mut Ctx<'_>) -> Result<(), Error> {
         match self {
-            Self::Cbs | Self::Replies | Self::C2dSend => Ok(()),
+            Self::Partition(reader) => reader.pump(link, engine, ctx),
             Self::Notices(node) => node.pump(link, engine, ctx),
+            Self::Cbs | Self::Replies | Self::C2dSend | Self::Management => Ok(()),
         }
     }
 }

@@ -52,7 +52,7 @@ pub(crate) struct EventStream {
 /// A partition, and the call to those who wait for its next event.
 struct Slot {
     log: Mutex<Partition>,
-    news: Notify,
+    news: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -93,7 +93,7 @@ impl EventStream {
     ) -> Self {
         let slot = || Slot {
             log: Mutex::new(Partition::new(settings.retention)),
-            news: Notify::new(),
+            news: Arc::default(),
         };
         Self {
             hub_name: host_name.split('.').next().unwrap_or_default().into(),

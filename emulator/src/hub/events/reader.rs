@@ -1,10 +1,13 @@
 //! A reader of one partition, with a place of its own.
 
 use std::fmt;
-use std::pin::pin;
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 
 use hub_core::events::{AttachError, Event, OutOfRange, PartitionInfo, ReaderId, Start};
+use tokio::sync::futures::OwnedNotified;
 
 use super::EventStream;
 
@@ -20,6 +23,8 @@ pub struct EventReader {
     reader: ReaderId,
     ending: Arc<Ending>,
     next: u64,
+    /// The call for news, while it is waited for.
+    news: Option<Pin<Box<OwnedNotified>>>,
 }
 
 /// Set when the reader has lost its place.
@@ -109,6 +114,7 @@ impl EventStream {
             reader: admitted.reader,
             ending,
             next,
+            news: None,
         })
     }
 
@@ -167,17 +173,51 @@ impl EventReader {
     /// # Errors
     /// When the reader has lost its place.
     pub async fn next(&mut self, max: usize) -> Result<Vec<Event>, ReadEnd> {
-        let stream = self.events.clone();
         loop {
-            // Listening before looking: nothing can come between the two.
-            let mut news = pin!(stream.slots[self.partition].news.notified());
-            news.as_mut().enable();
             let events = self.take(max.max(1))?;
             if !events.is_empty() {
                 return Ok(events);
             }
-            news.await;
+            poll_fn(|context| self.poll_news(context, true)).await;
         }
+    }
+
+    /// Why there will be no more events, if so.
+    pub(crate) fn end(&self) -> Option<ReadEnd> {
+        self.ending.0.get().copied()
+    }
+
+    /// Ready when the reader has lost its place or, if `wants_events`, there may
+    /// be events to [`take`](Self::take). For those who wait for many readers at
+    /// once.
+    pub(crate) fn poll_news(&mut self, context: &mut Context<'_>, wants_events: bool) -> Poll<()> {
+        let slot = &self.events.slots[self.partition];
+        loop {
+            let is_new = self.news.is_none();
+            let news = self
+                .news
+                .get_or_insert_with(|| Box::pin(slot.news.clone().notified_owned()));
+            let is_ready;
+            if is_new {
+                // Listening before looking: nothing can come between the two.
+                news.as_mut().enable();
+                let info = slot.lock().info();
+                is_ready = wants_events && !info.is_empty() && info.last_sequence >= Some(self.next);
+            } else {
+                ready!(news.as_mut().poll(context));
+                is_ready = wants_events;
+                self.news = None;
+            }
+            if is_ready || self.ending.0.get().is_some() {
+                self.news = None;
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    /// Goes back to an event that was taken and could not be passed on.
+    pub(crate) fn go_back_to(&mut self, event: &Event) {
+        self.next = self.next.min(event.sequence);
     }
 }
 

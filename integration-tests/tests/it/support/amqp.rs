@@ -148,11 +148,12 @@ impl AmqpClient {
 
     /// Writes what there is and reads once; false at the end of the stream.
     async fn step(&mut self) -> bool {
+        let before = self.events.len();
         while let Some(event) = self.engine.next_event() {
             self.events.push_back(event);
         }
         self.flush().await;
-        if !self.events.is_empty() && self.engine.input_len() > 0 {
+        if self.events.len() > before {
             return true;
         }
         let mut bytes = [0; 16 * 1024];
@@ -249,6 +250,11 @@ impl AmqpClient {
             Some(Event::Detached { error, .. }) => Some(error),
             _ => None,
         }
+    }
+
+    /// Whether there is an event that nobody has taken.
+    pub fn has(&self, is_it: impl FnMut(&Event) -> bool) -> bool {
+        self.events.iter().any(is_it)
     }
 
     /// Waits until the hub detaches a link, and says why.
