@@ -149,6 +149,11 @@ impl Outbox {
         Ok(std::mem::take(&mut queue.frames))
     }
 
+    /// Why the connection is to be closed, once it is.
+    pub(crate) fn closed(&self) -> Option<CloseReason> {
+        self.lock().closed
+    }
+
     /// Cloud-to-device messages among the waiting frames.
     pub(crate) fn waiting_messages(&self) -> usize {
         let is_message = |frame: &&ToDevice| matches!(frame, ToDevice::Message { .. });

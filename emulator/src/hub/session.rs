@@ -259,6 +259,23 @@ impl Session {
         });
     }
 
+    /// Answers a twin request that needs nothing but to be confirmed.
+    pub(crate) fn confirm(&self, rid: &str) {
+        let answer = TwinAnswer {
+            status: 200,
+            version: None,
+            body: Bytes::new(),
+        };
+        self.with(|endpoint, _| endpoint.answer_twin(self.generation, rid, answer));
+    }
+
+    /// Answers a twin request that is no such thing.
+    pub(crate) fn refuse(&self, rid: &str, error: &ServiceError) {
+        self.with(|endpoint, now| {
+            endpoint.answer_twin(self.generation, rid, TwinAnswer::refusal(error, now));
+        });
+    }
+
     /// Merges reported properties and answers with their new version.
     pub(crate) fn update_reported(&self, rid: &str, expected_version: Option<u64>, patch: &[u8]) {
         self.hub.counters.reported_updates.add(1);
@@ -279,11 +296,7 @@ impl Session {
                     version: Some(version),
                     body: Bytes::new(),
                 },
-                Err(error) => TwinAnswer {
-                    status: error.code.status(),
-                    version: None,
-                    body: twin_error(&error, now),
-                },
+                Err(error) => TwinAnswer::refusal(&error, now),
             };
             endpoint.answer_twin(self.generation, rid, answer);
         });
@@ -311,15 +324,21 @@ impl Drop for Session {
     }
 }
 
-/// The body of a refused twin request, in the service's detailed form.
-fn twin_error(error: &ServiceError, now: Timestamp) -> Bytes {
-    let body = serde_json::json!({
-        "errorCode": error.code.number(),
-        "trackingId": crate::tracking::id(now),
-        "message": error.message,
-        "timestampUtc": now,
-    });
-    Bytes::from(body.to_string())
+impl TwinAnswer {
+    /// The answer to a request that is refused, in the service's detailed form.
+    fn refusal(error: &ServiceError, now: Timestamp) -> Self {
+        let body = serde_json::json!({
+            "errorCode": error.code.number(),
+            "trackingId": crate::tracking::id(now),
+            "message": error.message,
+            "timestampUtc": now,
+        });
+        Self {
+            status: error.code.status(),
+            version: None,
+            body: Bytes::from(body.to_string()),
+        }
+    }
 }
 
 #[cfg(test)]
