@@ -87,7 +87,10 @@ fn print_table(part: &str, columns: &[(usize, Map<String, Value>)]) {
     let Some((_, first)) = columns.first() else {
         return;
     };
-    let heads: String = columns.iter().map(|(devices, _)| format!("{devices:>12}")).collect();
+    let heads: String = columns
+        .iter()
+        .map(|(devices, _)| format!("{devices:>12}"))
+        .collect();
     println!("\n{part:<44}{heads}");
     for name in first.keys() {
         let cells: String = columns
@@ -157,7 +160,10 @@ async fn queries(devices: usize) -> Value {
     note("registered, us CPU a device", each(cpu_seconds() - begin.1));
     let bytes = usage().peak_rss_bytes - before.peak_rss_bytes;
     note("memory, bytes a device", bytes as f64 / devices as f64);
-    note("memory, MiB of the process", usage().peak_rss_bytes as f64 / 1_048_576.0);
+    note(
+        "memory, MiB of the process",
+        usage().peak_rss_bytes as f64 / 1_048_576.0,
+    );
 
     let mut rest = RestConnection::open(&hub).await;
     let last = devices / HITS - 1;
@@ -190,10 +196,15 @@ async fn queries(devices: usize) -> Value {
     note("index, 100 ids, ms", median);
     let (median, _) = ask(format!("tags.site = {}", devices), "*", 0, 200).await;
     note("index, nothing found, ms", median);
-    let ids: Vec<String> = (0..HITS).map(|i| format!("'{}'", id(i * (devices / HITS)))).collect();
+    let ids: Vec<String> = (0..HITS)
+        .map(|i| format!("'{}'", id(i * (devices / HITS))))
+        .collect();
     let (median, _) = ask(format!("deviceId IN [{}]", ids.join(",")), "deviceId", HITS, 200).await;
     note("by 100 ids, ms", median);
-    note("memory with an index, MiB", usage().peak_rss_bytes as f64 / 1_048_576.0);
+    note(
+        "memory with an index, MiB",
+        usage().peak_rss_bytes as f64 / 1_048_576.0,
+    );
     hub.shutdown().await;
     Value::Object(figures)
 }
@@ -229,7 +240,10 @@ async fn jobs(devices: usize) -> Value {
         let operations = (rounds * devices) as f64;
         let wall = start.elapsed().as_secs_f64();
         figures.insert(format!("{kind} job, s"), (wall / rounds as f64).into());
-        figures.insert(format!("{kind} job, us wall a device"), (wall * 1e6 / operations).into());
+        figures.insert(
+            format!("{kind} job, us wall a device"),
+            (wall * 1e6 / operations).into(),
+        );
         let cpu = (cpu_seconds() - cpu) * 1e6 / operations;
         figures.insert(format!("{kind} job, us CPU a device, both ends"), cpu.into());
     }

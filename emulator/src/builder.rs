@@ -44,6 +44,10 @@ pub struct Ports {
     pub mqtt: Listen,
     /// MQTT over TLS.
     pub mqtts: Listen,
+    /// AMQP without TLS.
+    pub amqp: Listen,
+    /// AMQP over TLS.
+    pub amqps: Listen,
     /// REST and WebSockets without TLS.
     pub http: Listen,
     /// REST and WebSockets over TLS.
@@ -55,6 +59,8 @@ impl Ports {
     pub const ANY: Self = Self {
         mqtt: Listen::On(0),
         mqtts: Listen::On(0),
+        amqp: Listen::On(0),
+        amqps: Listen::On(0),
         http: Listen::On(0),
         https: Listen::On(0),
     };
@@ -295,6 +301,8 @@ impl HubBuilder {
         let listeners = Listeners {
             mqtt: self.bind("MQTT", self.ports.mqtt)?,
             mqtts: self.bind("MQTT over TLS", self.ports.mqtts)?,
+            amqp: self.bind("AMQP", self.ports.amqp)?,
+            amqps: self.bind("AMQP over TLS", self.ports.amqps)?,
             http: self.bind("HTTP", self.ports.http)?,
             https: self.bind("HTTPS", self.ports.https)?,
         };

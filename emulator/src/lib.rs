@@ -15,6 +15,7 @@
 //! [`Hub::shutdown`]. Several can live in one process. The way of a packet, a
 //! request and a job through this crate is drawn in `ARCHITECTURE.md`.
 
+mod amqp;
 mod blobs;
 mod builder;
 mod http;
@@ -25,6 +26,7 @@ mod mqtt;
 mod server;
 mod tls;
 mod tracking;
+mod websocket;
 
 use std::path::Path;
 

@@ -21,7 +21,7 @@ use clap::Parser as _;
 use emulator::{Hub, HubBuilder};
 
 use crate::cli::args::{Args, Command};
-use crate::cli::info::{Info, write_info};
+use crate::cli::info::{Info, WantedPorts, write_info};
 use crate::cli::{ports, trust};
 
 fn main() -> ExitCode {
@@ -112,7 +112,14 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
     }
     print!(
         "{}",
-        info.for_people(&devices, args.https_port, started.elapsed())
+        info.for_people(
+            &devices,
+            WantedPorts {
+                https: args.https_port,
+                amqps: args.amqps_port
+            },
+            started.elapsed()
+        )
     );
     stop_signal()
         .await

@@ -35,7 +35,7 @@ use crate::hub::settling;
 use crate::hub::telemetry::TelemetryMessage;
 use crate::import::{ImportError, Imported};
 use crate::tls::{ClientCertificate, DeviceCa, DeviceCaError};
-use crate::{hub, import, listen, mqtt};
+use crate::{amqp, hub, import, listen, mqtt};
 
 /// The well-known key of the default policies, for development only. It may
 /// stand in a repository and in connection strings because it protects nothing
@@ -61,6 +61,8 @@ const DUPLEX_BYTES: usize = 8 * 1024;
 pub(crate) struct Listeners {
     pub(crate) mqtt: Option<TcpListener>,
     pub(crate) mqtts: Option<TcpListener>,
+    pub(crate) amqp: Option<TcpListener>,
+    pub(crate) amqps: Option<TcpListener>,
     pub(crate) http: Option<TcpListener>,
     pub(crate) https: Option<TcpListener>,
 }
@@ -80,6 +82,8 @@ pub struct Hub {
 struct Addresses {
     mqtt: Option<SocketAddr>,
     mqtts: Option<SocketAddr>,
+    amqp: Option<SocketAddr>,
+    amqps: Option<SocketAddr>,
     http: Option<SocketAddr>,
     https: Option<SocketAddr>,
 }
@@ -98,6 +102,8 @@ pub(crate) fn start(
     let Listeners {
         mqtt,
         mqtts,
+        amqp,
+        amqps,
         http,
         https,
     } = listeners;
@@ -105,6 +111,8 @@ pub(crate) fn start(
     let addresses = Addresses {
         mqtt: address(&mqtt),
         mqtts: address(&mqtts),
+        amqp: address(&amqp),
+        amqps: address(&amqps),
         http: address(&http),
         https: address(&https),
     };
@@ -135,6 +143,20 @@ pub(crate) fn start(
             if let Some(stream) = handshake(&tls, stream).await {
                 let certificate = ClientCertificate::of(stream.get_ref().1);
                 mqtt::serve(stream, hub, certificate).await;
+            }
+        }
+    });
+    let hub = app.hub.clone();
+    spawn(amqp, &tasks, &stop, move |stream| {
+        amqp::serve(stream, hub.clone(), None)
+    });
+    let (hub, tls) = (app.hub.clone(), acceptor.clone());
+    spawn(amqps, &tasks, &stop, move |stream| {
+        let (hub, tls) = (hub.clone(), tls.clone());
+        async move {
+            if let Some(stream) = handshake(&tls, stream).await {
+                let certificate = ClientCertificate::of(stream.get_ref().1);
+                amqp::serve(stream, hub, certificate).await;
             }
         }
     });
@@ -233,6 +255,18 @@ impl Hub {
         self.addresses.mqtts
     }
 
+    /// Where AMQP without TLS is accepted, if it is.
+    #[must_use]
+    pub fn amqp_address(&self) -> Option<SocketAddr> {
+        self.addresses.amqp
+    }
+
+    /// Where AMQP over TLS is accepted, if it is.
+    #[must_use]
+    pub fn amqps_address(&self) -> Option<SocketAddr> {
+        self.addresses.amqps
+    }
+
     /// Where REST and WebSockets without TLS are accepted, if they are.
     #[must_use]
     pub fn http_address(&self) -> Option<SocketAddr> {
@@ -270,6 +304,23 @@ impl Hub {
             "HostName={host};SharedAccessKeyName={OWNER_POLICY};SharedAccessKey={}",
             self.access_key
         )
+    }
+
+    /// The connection string of the Event-Hub-compatible endpoint, for clients of
+    /// Event Hubs that read the event stream; `None` when AMQP over TLS is not
+    /// accepted. The port is part of it unless it is 5671.
+    #[must_use]
+    pub fn event_hub_connection_string(&self) -> Option<String> {
+        let port = self.addresses.amqps?.port();
+        let host = match port {
+            5671 => self.host_name().to_owned(),
+            port => format!("{}:{port}", self.host_name()),
+        };
+        Some(format!(
+            "Endpoint=sb://{host}/;SharedAccessKeyName={OWNER_POLICY};SharedAccessKey={};EntityPath={}",
+            self.access_key,
+            self.app.hub.events.hub_name()
+        ))
     }
 
     /// Registers a device with fresh keys and returns its connection string;
@@ -348,6 +399,20 @@ impl Hub {
     #[must_use]
     pub fn connect_in_memory(&self) -> DuplexStream {
         self.memory_connector().connect()
+    }
+
+    /// Opens an in-memory connection to the hub's AMQP front.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    #[must_use]
+    pub fn connect_amqp_in_memory(&self) -> DuplexStream {
+        let (client, hub) = tokio::io::duplex(DUPLEX_BYTES);
+        let serve = amqp::serve(hub, self.app.hub.clone(), None);
+        self.app
+            .tasks
+            .spawn(self.app.stop.clone().run_until_cancelled_owned(serve));
+        client
     }
 
     /// Opens in-memory connections for whoever does not hold the hub: a fleet

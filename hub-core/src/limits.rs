@@ -115,6 +115,23 @@ pub const MQTT_KEEP_ALIVE_MAX: Duration = Duration::from_secs(1767);
 /// visibly; the emulator takes the number of its MQTT 5 preview.
 pub const MQTT_SUBSCRIPTIONS: usize = 50;
 
+/// How long a peer may take from opening a connection to having opened it in
+/// AMQP; the emulator's own, that of MQTT.
+pub const AMQP_OPEN_DEADLINE: Duration = MQTT_CONNECT_DEADLINE;
+/// Tokens that one AMQP connection holds at once, for as many devices that share
+/// it. The service has such a cap but does not document the number: this one is
+/// the emulator's own.
+pub const AMQP_TOKENS: usize = 1_000;
+/// Bytes of a message that brings a token; the emulator's own, because whoever
+/// sends it is not known yet.
+pub const AMQP_TOKEN_MESSAGE_BYTES: u64 = 32 * 1024;
+/// Bytes that an AMQP connection has yet to write above which it takes no more
+/// work; the emulator's own.
+pub const AMQP_UNWRITTEN_BYTES: usize = 256 * 1024;
+/// Messages that a peer may send on a link before the hub has dealt with them;
+/// the emulator's own, more than any client sends at once.
+pub const AMQP_CREDIT: u32 = 250;
+
 /// Messages of one device or module that wait or are held (quotas: 50).
 pub const C2D_QUEUE_DEPTH: usize = 50;
 /// Bytes of a cloud-to-device message (quotas: 64 KB).

@@ -351,17 +351,28 @@ impl Fields<'_, '_> {
         self.reader.nested(2)
     }
 
+    /// The constructor of the next field; that of null after the last one.
+    fn code(&mut self) -> Result<u8, DecodeError> {
+        if self.left == 0 {
+            return Ok(0x40);
+        }
+        self.left -= 1;
+        self.reader.u8()
+    }
+
     /// The next field if it is an unsigned integer; the width that the client
     /// chose does not matter.
     pub(crate) fn ulong(&mut self, name: &'static str) -> Result<Option<u64>, DecodeError> {
-        match self.value()? {
-            Value::Null => Ok(None),
-            Value::Ubyte(number) => Ok(Some(number.into())),
-            Value::Ushort(number) => Ok(Some(number.into())),
-            Value::Uint(number) => Ok(Some(number.into())),
-            Value::Ulong(number) => Ok(Some(number)),
-            _ => Err(DecodeError::Field(name)),
-        }
+        // Numbers, texts and truths are most of what is read: no detour over `Value`.
+        Ok(Some(match self.code()? {
+            0x40 => return Ok(None),
+            0x43 | 0x44 => 0,
+            0x50 | 0x52 | 0x53 => self.reader.u8()?.into(),
+            0x60 => self.reader.array().map(u16::from_be_bytes)?.into(),
+            0x70 => self.reader.u32()?.into(),
+            0x80 => self.reader.u64()?,
+            _ => return Err(DecodeError::Field(name)),
+        }))
     }
 
     /// As [`Fields::ulong`], in the range of a narrower type.
@@ -384,9 +395,15 @@ impl Fields<'_, '_> {
     }
 
     pub(crate) fn bool(&mut self, name: &'static str) -> Result<Option<bool>, DecodeError> {
-        match self.value()? {
-            Value::Null => Ok(None),
-            Value::Bool(truth) => Ok(Some(truth)),
+        match self.code()? {
+            0x40 => Ok(None),
+            0x41 => Ok(Some(true)),
+            0x42 => Ok(Some(false)),
+            0x56 => match self.reader.u8()? {
+                0 => Ok(Some(false)),
+                1 => Ok(Some(true)),
+                _ => Err(DecodeError::Content("boolean")),
+            },
             _ => Err(DecodeError::Field(name)),
         }
     }
@@ -400,17 +417,17 @@ impl Fields<'_, '_> {
 
     /// The next field if it is a string or a symbol: clients mix them up.
     pub(crate) fn text(&mut self, name: &'static str) -> Result<Option<ByteString>, DecodeError> {
-        match self.value()? {
-            Value::Null => Ok(None),
-            Value::String(text) | Value::Symbol(text) => Ok(Some(text)),
+        match self.code()? {
+            0x40 => Ok(None),
+            code @ (0xa1 | 0xa3 | 0xb1 | 0xb3) => self.reader.text(code & 0x10 != 0).map(Some),
             _ => Err(DecodeError::Field(name)),
         }
     }
 
     pub(crate) fn binary(&mut self, name: &'static str) -> Result<Option<Bytes>, DecodeError> {
-        match self.value()? {
-            Value::Null => Ok(None),
-            Value::Binary(bytes) => Ok(Some(bytes)),
+        match self.code()? {
+            0x40 => Ok(None),
+            code @ (0xa0 | 0xb0) => self.reader.bytes(code & 0x10 != 0).map(Some),
             _ => Err(DecodeError::Field(name)),
         }
     }

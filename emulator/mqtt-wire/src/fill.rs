@@ -28,12 +28,30 @@ thread_local! {
 /// # Errors
 /// Those of the stream.
 pub async fn fill<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut PacketBuffer) -> io::Result<usize> {
+    fill_with(stream, |bytes| buffer.extend(bytes)).await
+}
+
+/// Waits for bytes from `stream` and hands them to `take`, which is not called
+/// at the end of the stream.
+///
+/// Returns the number of bytes, 0 at the end of the stream. Dropping the
+/// future loses nothing.
+///
+/// # Errors
+/// Those of the stream.
+pub async fn fill_with<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    mut take: impl FnMut(&[u8]),
+) -> io::Result<usize> {
     poll_fn(|cx| {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut read = ReadBuf::new(&mut scratch[..]);
             ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
-            buffer.extend(read.filled());
-            Ok(read.filled().len()).into()
+            let bytes = read.filled();
+            if !bytes.is_empty() {
+                take(bytes);
+            }
+            Ok(bytes.len()).into()
         })
     })
     .await

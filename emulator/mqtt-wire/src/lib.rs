@@ -23,7 +23,7 @@ pub use rmqtt_codec::v3::{Connect, ConnectAck, ConnectAckReason, LastWill, Packe
 use tokio_util::codec::{Decoder as _, Encoder as _};
 
 pub use self::descriptors::raise_descriptor_limit;
-pub use self::fill::fill;
+pub use self::fill::{fill, fill_with};
 
 /// Protocol level of MQTT 3.1.1, the only version that an IoT hub speaks.
 pub const LEVEL_3_1_1: u8 = 4;

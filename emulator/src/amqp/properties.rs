@@ -72,7 +72,10 @@ fn read_section(section: &Properties, properties: &mut MessageProperties) -> Res
     let time = |milliseconds: Option<i64>| milliseconds.map(|ms| timestamp(ms).to_string());
     let user_id = section.user_id.clone().map_or(Value::Null, Value::Binary);
     let fields = [
-        (SystemProperty::MessageId, text("message-id", &section.message_id)?),
+        (
+            SystemProperty::MessageId,
+            text("message-id", &section.message_id)?,
+        ),
         (
             SystemProperty::CorrelationId,
             text("correlation-id", &section.correlation_id)?,
@@ -292,7 +295,10 @@ mod tests {
             application_properties: vec![(1_u32.into(), "x".into())],
             ..Message::default()
         };
-        assert_eq!(from_message(&nameless).unwrap_err().code, ErrorCode::ArgumentInvalid);
+        assert_eq!(
+            from_message(&nameless).unwrap_err().code,
+            ErrorCode::ArgumentInvalid
+        );
     }
 
     #[test]

@@ -22,6 +22,11 @@ use super::trust::TrustArgs;
 const HTTPS: u16 = 443;
 const HTTPS_FALLBACK: u16 = 8443;
 
+/// The ports of AMQP. Other programs serve AMQP as well, so any other port will
+/// do when these cannot be had.
+const AMQPS: u16 = 5671;
+const AMQP: u16 = 5672;
+
 const MIB: usize = 1024 * 1024;
 /// Memory for the events of a partition when nothing else is said.
 const DEFAULT_EVENT_MIB: u32 = (limits::EVENT_PARTITION_BYTES / MIB) as u32;
@@ -42,6 +47,14 @@ pub(crate) struct Args {
     /// Port for MQTT without TLS, for simple tools; 0 means any free port
     #[arg(long, value_name = "PORT", default_value_t = 1883)]
     mqtt_port: u16,
+    /// Port for AMQP over TLS, the one that SDKs use; 0 means any free port. If
+    /// 5671 cannot be had, any free port is taken and the start message says so
+    #[arg(long, value_name = "PORT", default_value_t = AMQPS)]
+    pub(crate) amqps_port: u16,
+    /// Port for AMQP without TLS, for simple tools; 0 means any free port, which
+    /// is also taken if 5672 cannot be had
+    #[arg(long, value_name = "PORT", default_value_t = AMQP)]
+    amqp_port: u16,
     /// Port for REST and WebSockets over TLS, the one that SDKs use; 0 means
     /// any free port. If 443 cannot be had, 8443 is taken and the start message
     /// says who is affected
@@ -205,9 +218,15 @@ impl Args {
             HTTPS => Listen::OnOr(HTTPS, HTTPS_FALLBACK),
             port => Listen::On(port),
         };
+        let amqp = |port, usual| match port {
+            port if port == usual => Listen::OnOr(usual, 0),
+            port => Listen::On(port),
+        };
         Ports {
             mqtt: Listen::On(self.mqtt_port),
             mqtts: Listen::On(self.mqtts_port),
+            amqp: amqp(self.amqp_port, AMQP),
+            amqps: amqp(self.amqps_port, AMQPS),
             http: Listen::On(self.http_port),
             https,
         }
@@ -312,6 +331,11 @@ impl Args {
                 kind: "MQTT over TLS",
                 ..
             } => "choose another port with --mqtts-port; most SDKs can only use 8883",
+            StartError::Bind { kind: "AMQP", .. } => "choose another port with --amqp-port",
+            StartError::Bind {
+                kind: "AMQP over TLS",
+                ..
+            } => "choose another port with --amqps-port; most SDKs can only use 5671",
             StartError::Bind { kind: "HTTP", .. } => "choose another port with --http-port",
             StartError::Bind { kind: "HTTPS", .. } => {
                 "choose another port with --https-port; most SDKs can only use 443"

@@ -18,15 +18,19 @@ pub(crate) struct Info {
     pid: u32,
     ca_file: PathBuf,
     service_connection_string: String,
+    /// For clients of Event Hubs.
+    event_hub_connection_string: Option<String>,
     ports: InfoPorts,
     #[serde(skip)]
-    addresses: [Option<SocketAddr>; 4],
+    addresses: [Option<SocketAddr>; 6],
 }
 
 #[derive(Debug, Serialize)]
 struct InfoPorts {
     mqtt: Option<u16>,
     mqtts: Option<u16>,
+    amqp: Option<u16>,
+    amqps: Option<u16>,
     http: Option<u16>,
     https: Option<u16>,
 }
@@ -36,19 +40,24 @@ impl Info {
         let addresses = [
             hub.mqtt_address(),
             hub.mqtts_address(),
+            hub.amqp_address(),
+            hub.amqps_address(),
             hub.http_address(),
             hub.https_address(),
         ];
-        let [mqtt, mqtts, http, https] = addresses.map(|address| address.map(|a| a.port()));
+        let [mqtt, mqtts, amqp, amqps, http, https] = addresses.map(|address| address.map(|a| a.port()));
         let ca_file = data_dir.join("ca.pem");
         Self {
             host_name: hub.host_name().into(),
             pid: std::process::id(),
             ca_file: std::path::absolute(&ca_file).unwrap_or(ca_file),
             service_connection_string: hub.service_connection_string(),
+            event_hub_connection_string: hub.event_hub_connection_string(),
             ports: InfoPorts {
                 mqtt,
                 mqtts,
+                amqp,
+                amqps,
                 http,
                 https,
             },
@@ -57,10 +66,11 @@ impl Info {
     }
 
     /// The start message.
-    pub(crate) fn for_people(&self, devices: &[String], wanted_https: u16, elapsed: Duration) -> String {
+    pub(crate) fn for_people(&self, devices: &[String], wanted: WantedPorts, elapsed: Duration) -> String {
         let mut text = String::new();
         let ca = self.ca_file.display();
-        let [mqtt, mqtts, http, https] = self.addresses.map(|a| a.map_or("off".into(), |a| a.to_string()));
+        let [mqtt, mqtts, amqp, amqps, http, https] =
+            self.addresses.map(|a| a.map_or("off".into(), |a| a.to_string()));
         // Writing to a String cannot fail.
         let _ = write!(
             text,
@@ -68,6 +78,7 @@ impl Info {
 
   back end   {service}
 {devices}  MQTT       {mqtts} (TLS), {mqtt} (plain)
+  AMQP       {amqps} (TLS), {amqp} (plain)
   REST       https://{https}, http://{http}
   CA file    {ca}
 
@@ -89,13 +100,13 @@ Next:
             ms = elapsed.as_millis(),
             service = self.service_connection_string,
             devices = devices.iter().fold(String::new(), |all, device| all + "  device     " + device + "\n"),
-            port_note = self.port_note(wanted_https),
+            port_note = self.https_note(wanted.https) + &self.amqps_note(wanted.amqps),
         );
         text
     }
 
     /// What it means that 443 could not be had.
-    fn port_note(&self, wanted: u16) -> String {
+    fn https_note(&self, wanted: u16) -> String {
         match self.ports.https {
             Some(port) if wanted != 0 && port != wanted => format!(
                 "
@@ -111,6 +122,28 @@ Port {wanted} could not be bound (another program has it, or this user may not),
             _ => String::new(),
         }
     }
+
+    /// What it means that 5671 could not be had.
+    fn amqps_note(&self, wanted: u16) -> String {
+        match self.ports.amqps {
+            Some(port) if wanted != 0 && port != wanted => format!(
+                "
+Port {wanted} could not be bound (another program has it), so AMQP over TLS is on {port}:
+  affected      everything that cannot be told another port: the Python service SDK's messages to devices
+  not affected  Node SDKs with HostName={host}:{port}; MQTT and REST
+",
+                host = self.host_name,
+            ),
+            _ => String::new(),
+        }
+    }
+}
+
+/// Ports that were asked for; others are taken where they cannot be had.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WantedPorts {
+    pub(crate) https: u16,
+    pub(crate) amqps: u16,
 }
 
 /// Writes the info file in one step: whoever sees it sees all of it.

@@ -199,6 +199,7 @@ pub(crate) fn router(app: App) -> Router {
     service
         .merge(admin)
         .route("/$iothub/websocket", get(websocket::upgrade))
+        .route("/$servicebus/websocket", get(websocket::upgrade_amqp))
         .fallback(blob_or_unknown)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(limits::HTTP_BODY_BYTES))

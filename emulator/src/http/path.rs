@@ -28,6 +28,7 @@ const SHAPES: &[&[&str]] = &[
     &["jobs", "v2", "query"],
     &["jobs", "v2", "*", "cancel"],
     &["$iothub", "websocket"],
+    &["$servicebus", "websocket"],
     &["_emulator", "*", "*"],
     &["configurations", "testqueries"],
     &["configurations", "*"],

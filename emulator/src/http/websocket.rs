@@ -1,7 +1,7 @@
-//! `/$iothub/websocket`: MQTT inside a WebSocket. Credentials come in CONNECT
-//! or as a client certificate, as on a plain connection; the upgrade itself
-//! needs none, and its query string (`?iothub-no-client-cert=true`) means
-//! nothing here.
+//! `/$iothub/websocket` and `/$servicebus/websocket`: MQTT or AMQP inside a
+//! WebSocket, as the sub-protocol says. Credentials come in the protocol or as
+//! a client certificate, as on a plain connection; the upgrade itself needs
+//! none, and its query string (`?iothub-no-client-cert=true`) means nothing here.
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -11,40 +11,69 @@ use axum::response::{IntoResponse, Response};
 use hub_core::limits;
 
 use super::App;
-use crate::mqtt::{self, websocket::WebSocketStream};
 use crate::tls::ClientCertificate;
+use crate::websocket::WebSocketStream;
+use crate::{amqp, mqtt};
 
-/// Bytes of a WebSocket frame or message: the largest packet and some small
-/// ones, since a frame may hold several.
+/// Bytes of a WebSocket frame or message: the largest MQTT packet and some
+/// small ones, since a frame may hold several; also several of AMQP's frames.
 const FRAME_BYTES: usize = limits::MQTT_PACKET_BYTES as usize + 64 * 1024;
 
 /// The sub-protocol that MQTT clients offer.
 const MQTT: &str = "mqtt";
 
+/// The sub-protocol that AMQP clients offer.
+const AMQP: &str = "AMQPWSB10";
+
+/// The path of devices' connections, and of Node's service client.
 pub(super) async fn upgrade(
     State(app): State<App>,
     certificate: Option<Extension<ClientCertificate>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
+    serve(app, certificate, upgrade, &[MQTT, AMQP])
+}
+
+/// The path that clients of Service Bus use, with a slash behind it or not.
+pub(super) async fn upgrade_amqp(
+    State(app): State<App>,
+    certificate: Option<Extension<ClientCertificate>>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    serve(app, certificate, upgrade, &[AMQP])
+}
+
+fn serve(
+    app: App,
+    certificate: Option<Extension<ClientCertificate>>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    protocols: &'static [&'static str],
+) -> Response {
     let upgrade = match upgrade {
-        Ok(upgrade) => upgrade.protocols([MQTT]),
+        Ok(upgrade) => upgrade.protocols(protocols.iter().copied()),
         Err(rejection) => return rejection.into_response(),
     };
-    if upgrade.selected_protocol().is_none() {
-        return (
-            StatusCode::BAD_REQUEST,
-            "the only sub-protocol at this path is mqtt\n",
-        )
-            .into_response();
-    }
+    let is_mqtt = match upgrade.selected_protocol() {
+        Some(protocol) => protocol.as_bytes() == MQTT.as_bytes(),
+        None => {
+            let known = protocols.join(" and ");
+            let text = format!("the only sub-protocols at this path: {known}\n");
+            return (StatusCode::BAD_REQUEST, text).into_response();
+        }
+    };
     let certificate = certificate.map(|Extension(certificate)| certificate);
-    let limit = FRAME_BYTES;
     upgrade
-        .max_message_size(limit)
-        .max_frame_size(limit)
+        .max_message_size(FRAME_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .on_upgrade(move |socket| async move {
             let App { hub, tasks, stop, .. } = app;
-            let serve = Box::pin(mqtt::serve(WebSocketStream::new(socket), hub, certificate));
-            tasks.track_future(stop.run_until_cancelled_owned(serve)).await;
+            let stream = WebSocketStream::new(socket);
+            if is_mqtt {
+                let serve = Box::pin(mqtt::serve(stream, hub, certificate));
+                tasks.track_future(stop.run_until_cancelled_owned(serve)).await;
+            } else {
+                let serve = Box::pin(amqp::serve(stream, hub, certificate));
+                tasks.track_future(stop.run_until_cancelled_owned(serve)).await;
+            }
         })
 }

@@ -9,6 +9,7 @@ use hub_core::registry::{Authentication, CertificateRefusal, Status, SymmetricKe
 use hub_core::sas::{Key, Resource, Token};
 use hub_core::time::Timestamp;
 use job_service::Clock;
+use tokio::time::Instant;
 
 use super::HubState;
 use crate::tls::ClientCertificate;
@@ -50,19 +51,37 @@ const DEFAULT_POLICIES: [(&str, &[Permission]); 5] = [
 #[derive(Debug, Clone)]
 pub(crate) struct Policies {
     key: Key,
+    /// As clients of Event Hubs sign: with the text, which they do not decode.
+    event_hub_key: Key,
 }
 
 impl Policies {
     pub(crate) fn new(key: Key) -> Self {
-        Self { key }
+        let event_hub_key = Key::from_bytes(key.to_base64().as_bytes());
+        Self { key, event_hub_key }
     }
 
-    fn find(&self, name: &str) -> Option<(&Key, &'static [Permission])> {
+    /// What a policy holds.
+    fn find(&self, name: &str) -> Option<&'static [Permission]> {
         DEFAULT_POLICIES
             .iter()
             .find(|(policy, _)| *policy == name)
-            .map(|(_, held)| (&self.key, *held))
+            .map(|(_, held)| *held)
     }
+
+    /// Whether a policy signed.
+    fn signed(&self, token: &Token<'_>, dialect: Dialect) -> bool {
+        token.verify(&self.key) || dialect == Dialect::EventHub && token.verify(&self.event_hub_key)
+    }
+}
+
+/// How a policy's key signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    /// As IoT Hub's clients do, with the bytes that the key's text stands for.
+    IotHub,
+    /// That, or as Event Hubs' clients do, with the bytes of the text.
+    EventHub,
 }
 
 /// What a device shows to prove who it is.
@@ -150,7 +169,53 @@ impl HubState {
         if !token.scope().covers(&Resource::Path(path)) {
             return Err(Denied::Scope);
         }
-        self.check_policy(&token, permissions)
+        self.check_policy(&token, permissions, Dialect::IotHub)
+    }
+
+    /// Checks a token for reading the event stream. `paths` are the forms of
+    /// what is addressed: below the hub, and below its Event-Hub-compatible name.
+    pub(crate) fn authorize_events(&self, token: &str, paths: &[&str]) -> Result<(), Denied> {
+        let token = parse_token(token)?;
+        let scope = token.scope();
+        if !paths.iter().any(|path| scope.covers(&Resource::EventHub(path))) {
+            return Err(Denied::Scope);
+        }
+        self.check_policy(&token, &[ServiceConnect], Dialect::EventHub)
+    }
+
+    /// Checks that a token is one of the hub's, whatever it is for: a policy
+    /// that exists signed it, or the identity that it names. Says when the
+    /// right ends that it gives.
+    pub(crate) fn check_token(&self, text: &str) -> Result<Timestamp, Denied> {
+        let token = parse_token(text)?;
+        match token.policy() {
+            Some(name) => {
+                self.settings.policies.find(name).ok_or(Denied::UnknownPolicy)?;
+                if !self.settings.policies.signed(&token, Dialect::EventHub) {
+                    return Err(Denied::Signature);
+                }
+            }
+            None => {
+                let credentials = Credentials {
+                    token: Some(text),
+                    certificate: None,
+                    channel: Channel::Connection,
+                };
+                let named = [false, true].map(|again| token.scope().target(again));
+                let mut denied = Denied::Scope;
+                let is_right = |target| match self.authorize_device(&credentials, &target) {
+                    Ok(_) => true,
+                    Err(reason) => {
+                        denied = reason;
+                        false
+                    }
+                };
+                if !named.into_iter().flatten().any(is_right) {
+                    return Err(denied);
+                }
+            }
+        }
+        Ok(end_of_right(&token))
     }
 
     /// Checks credentials for acting as `target`: a token signed by one of its
@@ -181,7 +246,7 @@ impl HubState {
         };
         match (&token, credentials.certificate) {
             (Some(token), _) if token.policy().is_some() => {
-                self.check_policy(token, &[DeviceConnect])?;
+                self.check_policy(token, &[DeviceConnect], Dialect::IotHub)?;
                 Ok(Authorized {
                     method: AuthMethod::Sas(AuthScope::Hub),
                     until: end_of_right(token),
@@ -266,10 +331,15 @@ impl HubState {
             .map(|_| ())
     }
 
-    fn check_policy(&self, token: &Token<'_>, permissions: &[Permission]) -> Result<(), Denied> {
+    fn check_policy(
+        &self,
+        token: &Token<'_>,
+        permissions: &[Permission],
+        dialect: Dialect,
+    ) -> Result<(), Denied> {
         let name = token.policy().ok_or(Denied::UnknownPolicy)?;
-        let (key, held) = self.settings.policies.find(name).ok_or(Denied::UnknownPolicy)?;
-        if !token.verify(key) {
+        let held = self.settings.policies.find(name).ok_or(Denied::UnknownPolicy)?;
+        if !self.settings.policies.signed(token, dialect) {
             return Err(Denied::Signature);
         }
         if !permissions.iter().any(|p| held.contains(p)) {
@@ -296,4 +366,9 @@ fn end_of_right(token: &Token<'_>) -> Timestamp {
         return expiry.saturating_add(CLOCK_SKEW);
     }
     expiry
+}
+
+/// When a right ends by the runtime's clock; `None` for one that does not.
+pub(crate) fn deadline(until: Timestamp) -> Option<Instant> {
+    Instant::now().checked_add(until.saturating_since(Clock::system_now()))
 }

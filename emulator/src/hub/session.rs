@@ -234,7 +234,9 @@ impl Session {
         origin: &Arc<Origin>,
         messages: &[(Bag<'_>, &[u8])],
     ) -> Result<(), ServiceError> {
-        let sizes = messages.iter().map(|(bag, body)| bag.decode().size() + body.len());
+        let sizes = messages
+            .iter()
+            .map(|(bag, body)| bag.decode().size() + body.len());
         self.hub.take_quota(now, sizes)?;
         for (bag, body) in messages {
             self.hub.keep_telemetry(origin, now, bag, body);

@@ -9,15 +9,13 @@ use std::time::Duration;
 
 use hub_core::limits;
 use hub_core::property_bag::{Bag, MessageProperties};
-use hub_core::time::Timestamp;
 use hub_core::topic::DeviceTopic;
 use hub_core::user_name::UserName;
-use job_service::Clock;
 use mqtt_wire::{Connect, ConnectAckReason, LEVEL_3_1_1, QoS};
 use tokio::time::Instant;
 
 use crate::hub::HubState;
-use crate::hub::access::{Channel, Credentials, Denied};
+use crate::hub::access::{Channel, Credentials, Denied, deadline};
 use crate::hub::cell::Persistence;
 use crate::hub::session::Session;
 use crate::tls::ClientCertificate;
@@ -112,7 +110,7 @@ pub(super) fn decide(
     Ok(Accepted {
         session,
         keep_alive: keep_alive(connect.keep_alive),
-        expires: expires(authorized.until),
+        expires: deadline(authorized.until),
         will,
     })
 }
@@ -130,10 +128,6 @@ fn keep_alive(seconds: u16) -> Duration {
         0 => limits::MQTT_KEEP_ALIVE_MAX,
         s => Duration::from_millis(u64::from(s) * 1500).min(limits::MQTT_KEEP_ALIVE_MAX),
     }
-}
-
-fn expires(expiry: Timestamp) -> Option<Instant> {
-    Instant::now().checked_add(expiry.saturating_since(Clock::system_now()))
 }
 
 /// A will must be telemetry of the device itself.

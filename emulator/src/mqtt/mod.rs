@@ -8,6 +8,5 @@
 mod connection;
 mod handshake;
 mod protocol;
-pub(crate) mod websocket;
 
 pub(crate) use self::connection::serve;

@@ -27,6 +27,10 @@ pub enum Resource<'a> {
     /// Anything else below the host by its decoded path without a leading
     /// slash, such as `messages/events`. Compared case-sensitively.
     Path(&'a str),
+    /// A part of the Event-Hub-compatible endpoint by its decoded path, such as
+    /// `my-hub/ConsumerGroups/$Default`. Event Hubs ignores case, and its
+    /// clients rely on that.
+    EventHub(&'a str),
 }
 
 impl<'a> From<&'a Target> for Resource<'a> {
@@ -64,6 +68,27 @@ impl<'a> Scope<'a> {
         split_host(&self.0).1
     }
 
+    /// The device or module that the token is for; `None` if it is for something
+    /// else. Ids are taken as they are, or decoded once more if `again`: either
+    /// may be what the client meant.
+    #[must_use]
+    pub fn target(&self, again: bool) -> Option<Target> {
+        let id = |segment: &str| match again {
+            true => percent_decode_str(segment).decode_utf8_lossy().into_owned(),
+            false => segment.to_owned(),
+        };
+        let mut segments = segments(self.path());
+        let device = match (segments.next(), segments.next()) {
+            (Some("devices"), Some(device)) => DeviceId::parse(&id(device)).ok()?,
+            _ => return None,
+        };
+        let module = match (segments.next(), segments.next()) {
+            (Some("modules"), Some(module)) => Some(ModuleId::parse(&id(module)).ok()?),
+            _ => None,
+        };
+        Some(Target { device, module })
+    }
+
     /// Whether the token's resource is `resource` or one above it, segment by
     /// segment. Any host will do, because local clients reach one hub as
     /// `localhost`, by address or through a gateway; without one, nothing is
@@ -88,6 +113,15 @@ impl<'a> Scope<'a> {
                 is_prefix(granted, ["devices", device.as_str(), "modules", module.as_str()])
             }
             Resource::Path(path) => is_prefix(granted, segments(path)),
+            Resource::EventHub(path) => {
+                let mut wanted = segments(path);
+                let mut granted = granted;
+                granted.all(|segment| {
+                    wanted
+                        .next()
+                        .is_some_and(|wanted| segment.eq_ignore_ascii_case(wanted))
+                })
+            }
         }
     }
 }

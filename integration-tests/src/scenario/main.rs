@@ -62,6 +62,8 @@ async fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let ports = Ports {
         mqtt: Listen::On(0),
         mqtts: Listen::Off,
+        amqp: Listen::Off,
+        amqps: Listen::Off,
         http: Listen::On(0),
         https: Listen::Off,
     };

@@ -402,6 +402,8 @@ async fn shutdown_ends_every_connection_and_frees_the_ports() {
     let ports = Ports {
         mqtt,
         mqtts,
+        amqp: Listen::Off,
+        amqps: Listen::Off,
         http,
         https,
     };

@@ -110,6 +110,12 @@ impl EventStream {
         }
     }
 
+    /// The hub's name, which is also the stream's Event-Hub-compatible name: the
+    /// first label of the host name.
+    pub(crate) fn hub_name(&self) -> &str {
+        &self.hub_name
+    }
+
     /// When the stream was made.
     pub(crate) fn created(&self) -> Timestamp {
         self.created

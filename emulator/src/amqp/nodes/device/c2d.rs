@@ -85,9 +85,7 @@ mod tests {
             .enqueue(draft, &target, &Settings::default(), now, &mut ended)
             .unwrap();
         let token = LockToken::from_bytes([7; 16]);
-        let delivery = queue
-            .take(Holder(1), token, |_| true, now, &mut ended)
-            .unwrap();
+        let delivery = queue.take(Holder(1), token, |_| true, now, &mut ended).unwrap();
         let written = message(&delivery.message, 3);
         let expected = AmqpMessage {
             header: Some(Header {

@@ -167,7 +167,12 @@ mod tests {
             ErrorCode::ArgumentNull
         );
         assert_eq!(code(&reply("x".into(), None)), ErrorCode::ArgumentNull);
-        for bad in [Value::from("x"), Value::Long(1 << 40), Value::Null, Value::double(1.0)] {
+        for bad in [
+            Value::from("x"),
+            Value::Long(1 << 40),
+            Value::Null,
+            Value::double(1.0),
+        ] {
             assert_eq!(code(&reply("x".into(), Some(bad))), ErrorCode::ArgumentInvalid);
         }
         let mut listed = reply("x".into(), Some(1_i32.into()));

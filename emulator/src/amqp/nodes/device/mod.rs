@@ -202,7 +202,9 @@ impl Identity {
                 delivery_count,
                 ..
             } => {
-                let Some(link) = self.link(Kind::Messages) else { return };
+                let Some(link) = self.link(Kind::Messages) else {
+                    return;
+                };
                 let outgoing = Outgoing {
                     tag: Some(c2d::tag(token)),
                     ..Outgoing::unsettled(c2d::message(&message, delivery_count).to_bytes())
@@ -478,7 +480,9 @@ mod tests {
             DeviceNode::Twin,
         ];
         let kinds = |target: &Target| {
-            let both = nodes.iter().flat_map(|node| [(*node, Role::Sender), (*node, Role::Receiver)]);
+            let both = nodes
+                .iter()
+                .flat_map(|node| [(*node, Role::Sender), (*node, Role::Receiver)]);
             both.filter_map(|(node, role)| Kind::of(node, role, target))
                 .map(|kind| kind as usize)
                 .collect::<Vec<_>>()

@@ -92,7 +92,10 @@ mod tests {
         let code = |format, payload: Bytes| read(format, &payload).unwrap_err().code;
         let good = message("1", "a");
         assert_eq!(code(7, good.to_bytes()), ErrorCode::ArgumentInvalid);
-        assert_eq!(code(STANDARD_FORMAT, "garbage".into()), ErrorCode::IotHubFormatError);
+        assert_eq!(
+            code(STANDARD_FORMAT, "garbage".into()),
+            ErrorCode::IotHubFormatError
+        );
         assert_eq!(code(BATCH_FORMAT, Bytes::new()), ErrorCode::IotHubFormatError);
         assert_eq!(
             code(BATCH_FORMAT, Message::with_data("garbage").to_bytes()),
@@ -100,9 +103,15 @@ mod tests {
         );
         let mut listed = good.clone();
         listed.body = Body::Sequence(vec![vec![Value::Null]]);
-        assert_eq!(code(BATCH_FORMAT, batch([&good, &listed])), ErrorCode::ArgumentInvalid);
+        assert_eq!(
+            code(BATCH_FORMAT, batch([&good, &listed])),
+            ErrorCode::ArgumentInvalid
+        );
         let half = Message::with_data(vec![0; limits::D2C_MESSAGE_BYTES / 2]);
-        assert_eq!(code(BATCH_FORMAT, batch([&half, &half, &good])), ErrorCode::MessageTooLarge);
+        assert_eq!(
+            code(BATCH_FORMAT, batch([&half, &half, &good])),
+            ErrorCode::MessageTooLarge
+        );
         assert_eq!(read(BATCH_FORMAT, &batch([&half, &half])).unwrap().len(), 2);
     }
 }

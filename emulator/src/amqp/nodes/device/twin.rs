@@ -153,7 +153,9 @@ pub(super) fn answer(rid: &str, status: u16, version: Option<u64>, body: Bytes) 
         ..Properties::default()
     }));
     message.message_annotations = vec![(Value::symbol(STATUS), i32::from(status).into())];
-    message.message_annotations.extend(version.map(version_annotation));
+    message
+        .message_annotations
+        .extend(version.map(version_annotation));
     message
 }
 
@@ -267,7 +269,10 @@ mod tests {
             }));
             Rid::of(&message).map_err(|error| error.code)
         };
-        assert_eq!(Rid::of(&Message::default()).unwrap_err().code, ErrorCode::ArgumentNull);
+        assert_eq!(
+            Rid::of(&Message::default()).unwrap_err().code,
+            ErrorCode::ArgumentNull
+        );
         assert_eq!(code(Value::Null), Err(ErrorCode::ArgumentNull));
         assert!(code(Value::string("x".repeat(128))).is_ok());
         assert_eq!(

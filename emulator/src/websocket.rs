@@ -1,7 +1,7 @@
-//! A WebSocket as a stream of bytes, for MQTT inside it.
+//! A WebSocket as a stream of bytes, for the protocol inside it.
 //!
-//! Frames and packets do not correspond: a packet may span frames and a frame
-//! may hold several packets, so the connection task sees only bytes.
+//! Its frames and those of the protocol do not correspond: one may span several
+//! of the other, so the connection task sees only bytes.
 
 use std::io;
 use std::pin::Pin;
