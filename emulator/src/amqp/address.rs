@@ -122,7 +122,7 @@ impl Address {
                     node: EventsNode::parse(rest)?,
                 }))
             }
-            ["", ..] => None,
+            [first, ..] if first.is_empty() || is(first, "devices") || is(first, "messages") => None,
             [entity, ref rest @ ..] => Some(Self::Events(Events {
                 name: EventsName::EventHub(entity.into()),
                 node: EventsNode::parse(rest)?,

@@ -7,6 +7,7 @@
 mod support;
 
 mod admin;
+mod amqp_tokens;
 mod blobs;
 mod device_sim_x509;
 mod events;

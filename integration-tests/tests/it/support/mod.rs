@@ -1,5 +1,6 @@
 //! What several tests need.
 
+pub mod amqp;
 pub mod answering;
 pub mod back_end;
 pub mod c2d;
