@@ -24,7 +24,7 @@ CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 PR_SET_PDEATHSIG = 1
 
-STANDARD_PORTS = {"mqtt": 1883, "mqtts": 8883, "http": 8080, "https": 443}
+STANDARD_PORTS = {"mqtt": 1883, "mqtts": 8883, "amqp": 5672, "amqps": 5671, "http": 8080, "https": 443}
 START_SECONDS = 20
 
 
@@ -88,7 +88,7 @@ class Hub:
         if self.isolated:
             return ""
         return (
-            "\nThis user may not make a network namespace, so the ports 443, 8883, 8080 and 1883 of this machine are used: they must"
+            "\nThis user may not make a network namespace, so the ports 443, 8883, 8080, 1883, 5671 and 5672 of this machine are used: they must"
             "\nbe free, and 443 must be allowed (run as root, or: sudo sysctl net.ipv4.ip_unprivileged_port_start=443)."
         )
 

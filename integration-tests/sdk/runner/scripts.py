@@ -16,7 +16,7 @@ from .environment import Commands
 from .hub import die_with_parent, kill_group
 
 LANGUAGES = {"python": ".py", "node": ".js"}
-TRANSPORTS = ("mqtt", "mqtt-ws", "http", "rest")
+TRANSPORTS = ("mqtt", "mqtt-ws", "amqp", "amqp-plain", "amqp-ws", "http", "rest")
 
 #: Features in the order of the table.
 FEATURES = (
@@ -139,7 +139,7 @@ def pinned_versions(sources: Path, languages: list[str]) -> dict[str, list[str]]
         versions["python"] = [line.replace("==", " ") for line in lines if line.startswith("azure-")]
     if "node" in languages:
         dependencies = json.loads((sources / "node" / "package.json").read_text())["dependencies"]
-        versions["node"] = [f"{name} {version}" for name, version in sorted(dependencies.items()) if name.startswith("azure-")]
+        versions["node"] = [f"{name} {version}" for name, version in sorted(dependencies.items()) if name.startswith(("azure-", "@azure/"))]
     return versions
 
 

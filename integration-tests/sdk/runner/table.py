@@ -12,7 +12,15 @@ from .scripts import Run
 START, END = "<!-- conformance table -->", "<!-- end -->"
 
 LANGUAGE_NAMES = {"python": "Python", "node": "Node"}
-TRANSPORT_NAMES = {"mqtt": "MQTT", "mqtt-ws": "MQTT-WS", "http": "HTTP", "rest": "REST"}
+TRANSPORT_NAMES = {
+    "mqtt": "MQTT",
+    "mqtt-ws": "MQTT-WS",
+    "amqp": "AMQP",
+    "amqp-plain": "AMQP without TLS",
+    "amqp-ws": "AMQP-WS",
+    "http": "HTTP",
+    "rest": "REST",
+}
 
 #: Why a language has no script for a feature.
 REASONS = {
