@@ -52,7 +52,7 @@ run(async () => {
   assert.equal(message.userId, OVER_AMQP ? '' : 'me');
   assert.equal(message.contentType, 'application/json');
   assert.equal(message.contentEncoding, 'utf-8');
-  assert.equal(Date.parse(message.expiryTimeUtc), Date.parse(expiry));
+  assert.equal(new Date(message.expiryTimeUtc).getTime(), Date.parse(expiry));
   assert.equal(message.to, `/devices/${device.deviceId}/messages/devicebound`);
   const own = Object.fromEntries(message.properties.propertyList.map(({ key, value }) => [key, value]));
   assert.equal(own.plain, 'value');

@@ -1,5 +1,5 @@
 // feature: Plug and Play
-// transports: mqtt, mqtt-ws, amqp, amqp-ws
+// transports: mqtt, mqtt-ws
 'use strict';
 
 const assert = require('node:assert/strict');

@@ -3,7 +3,7 @@
 'use strict';
 
 const assert = require('node:assert/strict');
-const { allPages, clientFor, connect, createDevice, registry, rejects, report, run, unique } = require('./support');
+const { allPages, clientFor, connect, createDevice, open, registry, rejects, report, run, unique } = require('./support');
 
 run(async () => {
   const devices = registry();
@@ -78,7 +78,7 @@ run(async () => {
   const modules = await query(`SELECT * FROM devices.modules WHERE tags.mark = '${mark}'`);
   assert.deepEqual(modules.map((row) => [row.deviceId, row.moduleId]), [[deviceId, 'm']]);
   const moduleClient = clientFor(module);
-  await moduleClient.open();
+  await open(moduleClient);
   assert.equal((await query(`SELECT * FROM devices.modules WHERE tags.mark = '${mark}' AND connectionState = 'Connected'`)).length, 1);
 
   // What is no query.

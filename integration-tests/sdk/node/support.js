@@ -172,11 +172,17 @@ function tracked(client, { retry } = {}) {
   return client;
 }
 
-/** Makes a client and opens it. */
+/** Makes a client and opens it; the hub knows the device as connected then. */
 async function connect(identity, options) {
   const client = clientFor(identity, options);
-  await within('a connection', client.open());
+  await open(client);
   return client;
+}
+
+/** Opens a client, so that the hub knows its device as connected. */
+async function open(client) {
+  await within('a connection', client.open());
+  if (OVER_AMQP) await within('the twin', client.getTwin());
 }
 
 /** Closes a client for good. */
@@ -281,6 +287,6 @@ module.exports = {
   ADMIN, HOST, SERVICE, transport, OVER_AMQP, NO_RETRY, TRANSPORTS, Client, ModuleClient, Message,
   run, unique, sleep, promised, eventually, within, rejects, errorCodeOf,
   registry, serviceClient, jobClient, digitalTwins,
-  createDevice, connectionString, sasToken, clientFor, tracked, connect, close,
+  createDevice, connectionString, sasToken, clientFor, tracked, connect, open, close,
   report, watchDesired, allPages, admin, telemetryOf, rest, sendToDevice, feedbackOf,
 };

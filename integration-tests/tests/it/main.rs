@@ -7,6 +7,9 @@
 mod support;
 
 mod admin;
+mod amqp_device_c2d;
+mod amqp_device_sessions;
+mod amqp_devices;
 mod amqp_tokens;
 mod blobs;
 mod device_sim_x509;
