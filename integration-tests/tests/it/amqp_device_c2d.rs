@@ -72,6 +72,8 @@ async fn every_outcome_has_its_meaning() {
         client.settle(link, delivery, state).await;
     }
     expect_queue(&hub, 0).await;
+    let rest = Rest::of(&hub);
+    assert_eq!(feedback(&rest).await, [("id".into(), "Success".into())]);
     send(&hub, "d", 2);
     let (delivery, ..) = client.receive(link).await;
     client
