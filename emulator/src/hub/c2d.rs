@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::future::pending;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hub_core::c2d::{
@@ -116,6 +117,8 @@ impl Mailbox {
 /// What the hub as a whole keeps about cloud-to-device messages.
 pub(crate) struct CloudToDevice {
     feedback: Mutex<FeedbackQueue>,
+    /// The call to those who wait for feedback.
+    feedback_news: Notify,
     schedule: Schedule,
 }
 
@@ -130,6 +133,7 @@ impl CloudToDevice {
     pub(crate) fn new(feedback: FeedbackSettings) -> Self {
         Self {
             feedback: Mutex::new(FeedbackQueue::new(feedback)),
+            feedback_news: Notify::new(),
             schedule: Schedule::default(),
         }
     }
@@ -383,6 +387,7 @@ impl HubState {
             }
             if let Some(record) = FeedbackRecord::of(ended, target, generation, now) {
                 self.c2d.feedback().push(record, now);
+                self.c2d.feedback_news.notify_waiters();
             }
         }
     }
@@ -390,6 +395,24 @@ impl HubState {
     /// Hands out the oldest batch of feedback that nobody holds.
     pub(crate) fn take_feedback(&self) -> Option<FeedbackBatch> {
         self.c2d.feedback().take(new_token(), self.clock.now())
+    }
+
+    /// Hands out the oldest batch of feedback that nobody holds, as soon as there
+    /// is one. No batch is held when the caller stops waiting.
+    pub(crate) async fn next_feedback(&self) -> FeedbackBatch {
+        loop {
+            // Listening before looking: nothing can come between the two.
+            let mut news = pin!(self.c2d.feedback_news.notified());
+            news.as_mut().enable();
+            if let Some(batch) = self.take_feedback() {
+                return batch;
+            }
+            let next = self.c2d.feedback().next_change();
+            tokio::select! {
+                () = news => {}
+                () = sleep_until(self, next) => {}
+            }
+        }
     }
 
     /// Ends a batch of feedback.
@@ -405,7 +428,9 @@ impl HubState {
     /// # Errors
     /// `DeviceMessageLockLost`.
     pub(crate) fn abandon_feedback(&self, token: LockToken) -> Result<(), ServiceError> {
-        self.c2d.feedback().abandon(token, self.clock.now())
+        self.c2d.feedback().abandon(token, self.clock.now())?;
+        self.c2d.feedback_news.notify_waiters();
+        Ok(())
     }
 }
 
@@ -441,13 +466,13 @@ fn look_after(hub: &HubState, target: &Target) {
     hub.deliver_messages(&mut state, target);
 }
 
-async fn sleep_until(hub: &HubState, time: Option<Timestamp>) {
+pub(super) async fn sleep_until(hub: &HubState, time: Option<Timestamp>) {
     match time {
         Some(time) => hub.clock.sleep_until(time).await,
         None => pending().await,
     }
 }
 
-fn new_token() -> LockToken {
+pub(super) fn new_token() -> LockToken {
     LockToken::from_bytes(Uuid::new_v4().into_bytes())
 }

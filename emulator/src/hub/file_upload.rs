@@ -2,17 +2,22 @@
 //! notifications of files that arrived.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hub_core::blob::{BlobName, ContainerName};
+use hub_core::c2d::{FeedbackSettings, HoldQueue, LockToken};
 use hub_core::error::{ErrorCode, ServiceError};
 use hub_core::file_upload::{Completion, FileNotification, Upload};
 use hub_core::ids::DeviceId;
 use hub_core::limits;
 use hub_core::sas::blob::{BlobResource, sign};
 
+use tokio::sync::Notify;
+
+use super::c2d::{new_token, sleep_until};
 use super::{HubState, internal, random_bytes};
 use crate::blobs::StoreError;
 
@@ -27,18 +32,32 @@ pub(crate) struct UploadGrant {
     pub(crate) sas: String,
 }
 
-/// The latest notifications of files that arrived. Oldest go first when there
-/// are too many.
-#[derive(Default)]
-pub(crate) struct FileNotifications(Mutex<Kept>);
+/// The latest notifications of files that arrived, to be looked at, and those
+/// that no back end has completed. Oldest go first when there are too many.
+pub(crate) struct FileNotifications {
+    kept: Mutex<Kept>,
+    /// The call to those who wait for a notification.
+    news: Notify,
+}
 
-#[derive(Default)]
 struct Kept {
     notifications: VecDeque<FileNotification>,
     total: u64,
+    waiting: HoldQueue<FileNotification>,
 }
 
 impl FileNotifications {
+    pub(crate) fn new(settings: FeedbackSettings) -> Self {
+        Self {
+            kept: Mutex::new(Kept {
+                notifications: VecDeque::new(),
+                total: 0,
+                waiting: HoldQueue::new(settings, limits::FILE_NOTIFICATIONS),
+            }),
+            news: Notify::new(),
+        }
+    }
+
     fn push(&self, mut notification: FileNotification) {
         let mut kept = self.lock();
         kept.total += 1;
@@ -46,7 +65,11 @@ impl FileNotifications {
         if kept.notifications.len() >= limits::FILE_NOTIFICATIONS {
             kept.notifications.pop_front();
         }
+        kept.waiting
+            .push(notification.clone(), notification.enqueued_time_utc);
         kept.notifications.push_back(notification);
+        drop(kept);
+        self.news.notify_waiters();
     }
 
     /// The kept notifications after position `sequence`, oldest first.
@@ -57,15 +80,63 @@ impl FileNotifications {
     }
 
     pub(crate) fn clear(&self) {
-        *self.lock() = Kept::default();
+        let mut kept = self.lock();
+        kept.notifications.clear();
+        kept.total = 0;
+        kept.waiting.clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl HubState {
+    /// Hands out the oldest notification that nobody holds, as soon as there is
+    /// one. None is held when the caller stops waiting.
+    pub(crate) async fn next_file_notification(&self) -> (LockToken, FileNotification) {
+        let files = &self.file_notifications;
+        loop {
+            // Listening before looking: nothing can come between the two.
+            let mut news = pin!(files.news.notified());
+            news.as_mut().enable();
+            let next = {
+                let mut kept = files.lock();
+                let token = new_token();
+                if let Some((notification, _)) = kept.waiting.take(token, self.clock.now()) {
+                    return (token, notification.clone());
+                }
+                kept.waiting.next_release()
+            };
+            tokio::select! {
+                () = news => {}
+                () = sleep_until(self, next) => {}
+            }
+        }
+    }
+
+    /// Ends a notification.
+    ///
+    /// # Errors
+    /// `DeviceMessageLockLost`.
+    pub(crate) fn complete_file_notification(&self, token: LockToken) -> Result<(), ServiceError> {
+        self.file_notifications
+            .lock()
+            .waiting
+            .complete(token, self.clock.now())
+    }
+
+    /// Gives a notification back.
+    ///
+    /// # Errors
+    /// `DeviceMessageLockLost`.
+    pub(crate) fn abandon_file_notification(&self, token: LockToken) -> Result<(), ServiceError> {
+        let files = &self.file_notifications;
+        files.lock().waiting.abandon(token, self.clock.now())?;
+        files.news.notify_waiters();
+        Ok(())
+    }
+
     /// Grants a device a place for a file. `host` is what the device reaches
     /// the blob storage by.
     ///

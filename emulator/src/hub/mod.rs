@@ -159,12 +159,12 @@ impl HubState {
                 lag: (!settings.query_lag.is_zero()).then(|| Lag::new(settings.query_lag, clock.clone())),
                 ..Views::default()
             }),
+            file_notifications: FileNotifications::new(settings.c2d.feedback),
             settings,
             clock,
             registry: Registry::default(),
             counters,
             message_quota: MessageQuota::default(),
-            file_notifications: FileNotifications::default(),
             configurations: Configurations::default(),
             registry_jobs: RegistryJobs::default(),
         }

@@ -3,13 +3,12 @@
 //!
 //! As with messages, every operation first brings the queue to its `now`.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::{Ended, FeedbackSettings, LockToken, Outcome, lock_lost};
+use super::{Ended, FeedbackSettings, HoldQueue, LockToken, Outcome};
 use crate::error::ServiceError;
 use crate::ids::Target;
 use crate::limits;
@@ -77,15 +76,7 @@ pub struct FeedbackQueue {
     settings: FeedbackSettings,
     /// Records of the batch that is being filled.
     open: Vec<FeedbackRecord>,
-    batches: VecDeque<Batch>,
-}
-
-#[derive(Debug)]
-struct Batch {
-    records: Arc<[FeedbackRecord]>,
-    enqueued: Timestamp,
-    delivery_count: u32,
-    lock: Option<(LockToken, Timestamp)>,
+    batches: HoldQueue<Arc<[FeedbackRecord]>>,
 }
 
 impl FeedbackQueue {
@@ -95,7 +86,7 @@ impl FeedbackQueue {
         Self {
             settings,
             open: Vec::new(),
-            batches: VecDeque::new(),
+            batches: HoldQueue::new(settings, limits::FEEDBACK_BATCHES),
         }
     }
 
@@ -112,19 +103,23 @@ impl FeedbackQueue {
     /// yet.
     pub fn take(&mut self, token: LockToken, now: Timestamp) -> Option<FeedbackBatch> {
         self.advance(now);
-        let delay = self.settings.delay;
-        let oldest = self.open.first();
-        if oldest.is_some_and(|record| record.time.saturating_add(delay) <= now) {
+        if self.release_due().is_some_and(|due| due <= now) {
             self.release(now);
         }
-        let until = now.saturating_add(self.settings.lock);
-        let batch = self.batches.iter_mut().find(|batch| batch.lock.is_none())?;
-        batch.lock = Some((token, until));
+        self.drop_empty(now);
+        let (records, enqueued) = self.batches.take(token, now)?;
         Some(FeedbackBatch {
             token,
-            records: batch.records.clone(),
-            enqueued: batch.enqueued,
+            records: records.clone(),
+            enqueued,
         })
+    }
+
+    /// When a batch can be taken although none can now, if nothing else happens.
+    #[must_use]
+    pub fn next_change(&self) -> Option<Timestamp> {
+        let times = [self.release_due(), self.batches.next_release()];
+        times.into_iter().flatten().min()
     }
 
     /// Ends a batch.
@@ -132,9 +127,8 @@ impl FeedbackQueue {
     /// # Errors
     /// `DeviceMessageLockLost` when none is held under `token`.
     pub fn complete(&mut self, token: LockToken, now: Timestamp) -> Result<(), ServiceError> {
-        let at = self.held(token, now)?;
-        self.batches.remove(at);
-        Ok(())
+        self.advance(now);
+        self.batches.complete(token, now)
     }
 
     /// Gives a batch back, which is counted: at the maximum it is dropped.
@@ -142,13 +136,9 @@ impl FeedbackQueue {
     /// # Errors
     /// `DeviceMessageLockLost` when none is held under `token`.
     pub fn abandon(&mut self, token: LockToken, now: Timestamp) -> Result<(), ServiceError> {
-        let at = self.held(token, now)?;
-        let batch = &mut self.batches[at];
-        batch.lock = None;
-        batch.delivery_count += 1;
-        if batch.delivery_count >= self.settings.max_delivery_count || batch.records.is_empty() {
-            self.batches.remove(at);
-        }
+        self.advance(now);
+        self.batches.abandon(token, now)?;
+        self.drop_empty(now);
         Ok(())
     }
 
@@ -159,15 +149,13 @@ impl FeedbackQueue {
             target.device == gone.device && (gone.module.is_none() || target.module == gone.module)
         };
         self.open.retain(|record| !is_gone(record));
-        for batch in &mut self.batches {
-            if batch.records.iter().any(is_gone) {
-                let others = batch.records.iter().filter(|record| !is_gone(record));
-                batch.records = others.cloned().collect();
+        self.batches.update(|records| {
+            if records.iter().any(is_gone) {
+                let others = records.iter().filter(|record| !is_gone(record));
+                *records = others.cloned().collect();
             }
-        }
-        // A batch that is held stays for its holder to complete.
-        self.batches
-            .retain(|batch| batch.lock.is_some() || !batch.records.is_empty());
+            !records.is_empty()
+        });
     }
 
     /// Drops everything.
@@ -176,34 +164,27 @@ impl FeedbackQueue {
         self.batches.clear();
     }
 
-    fn held(&mut self, token: LockToken, now: Timestamp) -> Result<usize, ServiceError> {
-        self.advance(now);
-        let held = |batch: &Batch| batch.lock.is_some_and(|(known, _)| known == token);
-        self.batches.iter().position(held).ok_or_else(lock_lost)
-    }
-
-    /// Ends holds that are over, then what nobody has read in time: batches,
-    /// and single records of the one that is being filled.
+    /// Drops what nobody has read in time of the batch that is being filled.
     fn advance(&mut self, now: Timestamp) {
         let FeedbackSettings { ttl, delay, .. } = self.settings;
-        self.batches.retain_mut(|batch| {
-            batch.lock.take_if(|(_, until)| *until <= now);
-            let live = batch.enqueued.saturating_add(ttl) > now && !batch.records.is_empty();
-            batch.lock.is_some() || live
-        });
         self.open
             .retain(|record| record.time.saturating_add(delay).saturating_add(ttl) > now);
     }
 
+    /// Drops batches whose records have all gone while somebody held them.
+    fn drop_empty(&mut self, now: Timestamp) {
+        self.batches.advance(now);
+        self.batches.update(|records| !records.is_empty());
+    }
+
+    /// When the batch that is being filled is released at the latest.
+    fn release_due(&self) -> Option<Timestamp> {
+        let oldest = self.open.first()?;
+        Some(oldest.time.saturating_add(self.settings.delay))
+    }
+
     fn release(&mut self, now: Timestamp) {
-        if self.batches.len() >= limits::FEEDBACK_BATCHES {
-            self.batches.pop_front();
-        }
-        self.batches.push_back(Batch {
-            records: std::mem::take(&mut self.open).into(),
-            enqueued: now,
-            delivery_count: 0,
-            lock: None,
-        });
+        let records = std::mem::take(&mut self.open);
+        self.batches.push(records.into(), now);
     }
 }

@@ -9,6 +9,7 @@
 //! that. Source: the guide on cloud-to-device messages.
 
 mod feedback;
+mod hold;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::time::Timestamp;
 use crate::topic::Address;
 
 pub use feedback::{FeedbackBatch, FeedbackQueue, FeedbackRecord};
+pub use hold::HoldQueue;
 pub use queue::{Delivery, Ended, Holder, Queue};
 
 /// What a hub's owner can set (guide: cloud-to-device configuration options).

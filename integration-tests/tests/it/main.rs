@@ -7,6 +7,7 @@
 mod support;
 
 mod admin;
+mod amqp_c2d;
 mod amqp_device_c2d;
 mod amqp_device_sessions;
 mod amqp_devices;

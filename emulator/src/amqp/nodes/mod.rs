@@ -8,6 +8,7 @@
 
 mod c2d_send;
 mod device;
+mod notices;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use amqp_wire::engine::{AttachReply, Engine, Event, LinkId, SessionId};
 use amqp_wire::performative::{Attach, Error, Role};
 use hub_core::limits;
 
+use self::notices::Notices;
 use super::address::{Address, Events, EventsName};
 use super::caller::{Caller, PutError};
 use super::inbox::Inbox;
@@ -148,6 +150,8 @@ pub(crate) enum Node {
     Replies,
     /// Messages to devices.
     C2dSend,
+    /// Feedback or file notifications.
+    Notices(Box<Notices>),
     /// A link of a device or module.
     Device(device::DeviceLink),
 }
@@ -201,13 +205,19 @@ pub(super) fn attach(
             }
             _ => Err(Error::new(condition::NOT_IMPLEMENTED, "not there yet")),
         },
+        (Address::Feedback, Role::Receiver) => {
+            let node = Notices::new(ctx.hub, notices::Kind::Feedback, attach);
+            Ok(Attached::new(Node::Notices(node)))
+        }
+        (Address::FileNotifications, Role::Receiver) => {
+            let node = Notices::new(ctx.hub, notices::Kind::Files, attach);
+            Ok(Attached::new(Node::Notices(node)))
+        }
+        (Address::Feedback | Address::FileNotifications, Role::Sender) => Err(condition::wrong_role()),
         (Address::Device(target, node), _) => {
             // Only a right to an identity opens its links.
             let authorized = authorized.ok_or_else(condition::not_found)?;
             device::attach(link, (target, *node), authorized, attach, ctx)
-        }
-        (Address::Feedback | Address::FileNotifications, _) => {
-            Err(Error::new(condition::NOT_IMPLEMENTED, "not there yet"))
         }
     }
 }
@@ -227,6 +237,10 @@ impl Node {
             Self::Cbs => cbs::on_event(event, engine, ctx),
             Self::Replies => Ok(()),
             Self::C2dSend => c2d_send::on_event(event, engine, ctx),
+            Self::Notices(node) => {
+                node.on_event(&event);
+                Ok(())
+            }
             Self::Device(node) => node.on_event(event, engine, ctx),
         }
     }
@@ -235,14 +249,10 @@ impl Node {
     ///
     /// # Errors
     /// What the link is to be detached with.
-    pub(super) fn pump(
-        &mut self,
-        _link: LinkId,
-        engine: &mut Engine,
-        ctx: &mut Ctx<'_>,
-    ) -> Result<(), Error> {
+    pub(super) fn pump(&mut self, link: LinkId, engine: &mut Engine, ctx: &mut Ctx<'_>) -> Result<(), Error> {
         match self {
             Self::Cbs | Self::Replies | Self::C2dSend => Ok(()),
+            Self::Notices(node) => node.pump(link, engine, ctx),
             Self::Device(node) => {
                 node.pump(engine, ctx);
                 Ok(())
