@@ -29,8 +29,8 @@ const NAMED: [(&str, SystemProperty); 5] = [
 
 /// The properties of a message, without what the hub says of messages itself.
 ///
-/// Values of simple types become texts; a property that is null is none. A
-/// field of the `properties` section counts before an application property of
+/// Values of simple types become texts, null an empty one; a field or an
+/// annotation that is null is not there. A field of the `properties` section counts before an application property of
 /// the same meaning, and that before an annotation.
 ///
 /// # Errors
@@ -49,7 +49,7 @@ pub(crate) fn from_message(message: &Message) -> Result<MessageProperties, Servi
         let name = name
             .as_str()
             .ok_or_else(|| ServiceError::invalid("the name of an application property is not a string"))?;
-        let Some(text) = text(name, value)? else { continue };
+        let text = text(name, value)?.unwrap_or_default();
         // A name that a bag gives a meaning has it here as well.
         let system = named(name).map(|(_, property)| property);
         match system.or_else(|| SystemProperty::from_key(name)) {
@@ -277,6 +277,7 @@ mod tests {
                 ("d", "1970-01-01T00:00:00Z"),
                 ("e", "ä"),
                 ("f", "x"),
+                ("g", ""),
                 ("h", "s")
             ]
         );
