@@ -373,6 +373,41 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_in_the_outbox_has_had_its_credit() {
+        let (hub, target) = hub_with_device();
+        for _ in 0..4 {
+            let draft = hub_core::c2d::Draft::new(Default::default(), Bytes::new()).unwrap();
+            hub.send_to_device(&target, draft).unwrap();
+        }
+        let session = Session::open(&hub, target.clone(), Persistence::Transient, AUTH, None).unwrap();
+        session.grant_messages(0);
+        session.subscribe(Filter::CloudToDevice, Qos::AtLeastOnce);
+        let outbox = &session.outbox;
+        assert_eq!(outbox.waiting_messages(), 0);
+        for credit in [2, 2, 1] {
+            session.grant_messages(credit);
+            assert_eq!(outbox.waiting_messages(), 2, "{credit}");
+        }
+        assert_eq!(outbox.take_now().unwrap().len(), 2);
+        session.grant_messages(1);
+        assert_eq!(outbox.take_now().unwrap().len(), 1);
+        // Three are held, and come again first.
+        session.stop_messages();
+        session.subscribe(Filter::CloudToDevice, Qos::AtLeastOnce);
+        session.grant_messages(50);
+        let sequences: Vec<u64> = outbox
+            .take_now()
+            .unwrap()
+            .iter()
+            .map(|frame| match frame {
+                crate::hub::outbox::ToDevice::Message { message, .. } => message.sequence,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(sequences, [1, 2, 3, 4]);
+    }
+
+    #[test]
     fn the_session_of_a_deleted_module_does_not_touch_its_successor() {
         let (hub, Target { device, .. }) = hub_with_device();
         let id = ModuleId::parse("m").unwrap();
