@@ -8,6 +8,8 @@ use std::cmp::Ordering;
 
 use serde_json::{Map, Value as Json};
 
+use crate::twin::Node;
+
 /// What a path or an expression is worth in one row. Borrows from the row
 /// wherever the row holds the value as such.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +79,19 @@ impl<'a> From<&'a Json> for Value<'a> {
             Json::String(s) => Self::Str(Cow::Borrowed(s)),
             Json::Array(a) => Self::Array(Cow::Borrowed(a)),
             Json::Object(o) => Self::Object(Cow::Borrowed(o)),
+        }
+    }
+}
+
+impl<'a> From<&'a Node> for Value<'a> {
+    fn from(node: &'a Node) -> Self {
+        match node {
+            Node::Bool(b) => Self::Bool(*b),
+            Node::Number(n) => n.as_f64().map_or(Self::Undefined, Self::Number),
+            Node::Text(s) => Self::Str(Cow::Borrowed(s)),
+            Node::Array(a) => Self::Array(Cow::Borrowed(a)),
+            // Rare: objects can be selected and tested for existence only.
+            Node::Object(o) => Self::Object(Cow::Owned(o.to_json())),
         }
     }
 }

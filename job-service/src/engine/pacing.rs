@@ -4,9 +4,9 @@
 //! turns in the order in which they ask, and waits on the engine's clock.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use hub_core::job::Pace;
-use hub_core::time::Timestamp;
 use tokio::sync::Mutex;
 
 use crate::Clock;
@@ -32,27 +32,18 @@ impl Pacing {
 
     /// Waits until at least one of `wanted` operations may begin, which have
     /// been waiting since `since`; gives how many. None may begin after `end`:
-    /// then this waits for ever. Dropping the future loses nothing.
-    pub(super) async fn take(
-        &self,
-        clock: &Clock,
-        wanted: usize,
-        mut since: Timestamp,
-        end: Timestamp,
-    ) -> usize {
+    /// then this waits for ever. Both are in the clock's
+    /// [elapsed](Clock::elapsed) time. Dropping the future loses nothing.
+    pub(super) async fn take(&self, clock: &Clock, wanted: usize, since: Duration, end: Duration) -> usize {
         let Some(pace) = &self.pace else {
-            if clock.now() < end {
+            if clock.elapsed() < end {
                 return wanted;
             }
             return std::future::pending().await;
         };
         let mut pace = pace.lock().await;
         loop {
-            let moved = clock.moved();
-            let now = clock.now();
-            // In the time of a clock that was set back.
-            since = since.min(now);
-            let given = pace.take(wanted.min(TURN), since, now, end);
+            let given = pace.take(wanted.min(TURN), since, clock.elapsed(), end);
             if given > 0 {
                 return given;
             }
@@ -61,11 +52,7 @@ impl Pacing {
                 drop(pace);
                 return std::future::pending().await;
             }
-            // A clock that is set back may bring the slot nearer.
-            tokio::select! {
-                () = clock.sleep_until(pace.next()) => {}
-                () = moved => {}
-            }
+            clock.elapses(pace.next()).await;
         }
     }
 }

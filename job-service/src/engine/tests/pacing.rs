@@ -64,10 +64,20 @@ async fn the_window_closes_over_devices_whose_turn_never_came() {
 #[tokio::test]
 async fn jobs_share_the_pace_and_wait_for_a_place() {
     let bench = bench(FakeFleet::many(1_000), Sku::S2, 1);
-    for n in 0..6 {
+    for n in 0..5 {
         bench.engine.create(slow_job(&format!("j{n}"))).unwrap();
     }
+    let second = Duration::from_secs(1);
+    let soon = json!({"maxExecutionTimeInSeconds": 3600, "startTime": start().saturating_add(second)});
+    // Five run, so what is due at once is refused and what is due later waits.
+    let refused = bench.engine.create(slow_job("now")).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::ThrottlingMaxActiveJobCountExceeded);
+    assert_eq!(refused.message, "5 jobs are active already");
+    bench.engine.create(job("j5", &soon)).unwrap();
+    bench.clock.advance(second);
     bench.until_status("j5", JobStatus::Enqueued).await;
+    let refused = bench.engine.create(slow_job("now")).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::ThrottlingMaxActiveJobCountExceeded);
     bench.until("j0", |p| p.statistics.succeeded_count == 1).await;
     // Every one of the five that run has its turn.
     for _ in 0..20 {
@@ -87,15 +97,21 @@ async fn jobs_share_the_pace_and_wait_for_a_place() {
     bench.until_status("j5", JobStatus::Running).await;
     bench.clock.advance(Duration::from_secs(100));
     bench.until_status("j5", JobStatus::Completed).await;
+    bench.engine.create(slow_job("now")).unwrap();
+    bench.until("now", |p| p.statistics.succeeded_count == 1).await;
+    bench.clock.advance(Duration::from_secs(100));
+    bench.until_status("now", JobStatus::Completed).await;
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_back_holds_nothing_up() {
+async fn a_clock_that_is_set_back_changes_no_pace() {
     let bench = bench(FakeFleet::many(100), Sku::S1, 1);
     bench.clock.advance(WEEK);
     bench.engine.create(slow_job("j")).unwrap();
     bench.until("j", |p| p.statistics.succeeded_count == 1).await;
+    bench.clock.advance(Duration::from_millis(50));
     bench.clock.reset();
+    bench.clock.advance(Duration::from_millis(50));
     bench.until("j", |p| p.statistics.succeeded_count == 2).await;
     bench.clock.advance(Duration::from_secs(10));
     bench.until_status("j", JobStatus::Completed).await;
