@@ -33,6 +33,8 @@ FEATURES = (
     "queries",
     "telemetry",
     "c2d",
+    "c2d_service",
+    "feedback",
     "sas_renewal",
     "sessions",
     "identity_changes",
@@ -49,6 +51,8 @@ FEATURES = (
 #: What a whole hub has one of. Scripts of features that need the same one run one after the other.
 SHARED = {
     "c2d": "feedback",
+    "c2d_service": "feedback",
+    "feedback": "feedback",
     "http_device": "feedback",
     "statistics": "feedback",
     "import_export": "import and export job",

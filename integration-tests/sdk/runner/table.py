@@ -25,6 +25,7 @@ TRANSPORT_NAMES = {
 #: Why a language has no script for a feature.
 REASONS = {
     ("http_device", "python"): "the SDK has no HTTP transport for messages",
+    ("feedback", "python"): "the SDK cannot receive it",
     ("ports", "python"): "the preload is for Node; the Python SDK has fixed ports",
 }
 DEFAULT_REASON = "not tested in this language"

@@ -115,6 +115,7 @@ async fn a_message_reaches_its_device_with_its_properties() {
 async fn a_module_and_an_encoded_id_are_addressed() {
     let hub = start_hub().await;
     hub.create_device("a:b").unwrap();
+    hub.create_device("d").unwrap();
     let identity = Identity::create_module(&hub, "d", "m");
     let mut device = Device::in_memory(&hub);
     device.connect(identity.connect()).await;

@@ -11,6 +11,7 @@ mod amqp_c2d;
 mod amqp_device_c2d;
 mod amqp_device_sessions;
 mod amqp_devices;
+mod amqp_robustness;
 mod amqp_tokens;
 mod blobs;
 mod device_sim_x509;

@@ -190,6 +190,12 @@ impl AmqpClient {
         let _ = self.socket.flush().await;
     }
 
+    /// Ends the client's half of the stream.
+    pub async fn half_close(&mut self) {
+        self.flush().await;
+        self.socket.shutdown().await.unwrap();
+    }
+
     /// Everything sent so far has been handled when this returns.
     pub async fn round_trip(&mut self) {
         let session = self.begin().await;
