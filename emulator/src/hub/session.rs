@@ -379,7 +379,7 @@ mod tests {
             let draft = hub_core::c2d::Draft::new(Default::default(), Bytes::new()).unwrap();
             hub.send_to_device(&target, draft).unwrap();
         }
-        let session = Session::open(&hub, target.clone(), Persistence::Transient, AUTH, None).unwrap();
+        let session = Session::open(&hub, target, Persistence::Transient, AUTH, None).unwrap();
         session.grant_messages(0);
         session.subscribe(Filter::CloudToDevice, Qos::AtLeastOnce);
         let outbox = &session.outbox;

@@ -191,6 +191,17 @@ mod tests {
         message
     }
 
+    fn with_id(id: Value) -> Message {
+        let properties = Properties {
+            correlation_id: id,
+            ..Properties::default()
+        };
+        Message {
+            properties: Some(Box::new(properties)),
+            ..Message::default()
+        }
+    }
+
     #[test]
     fn the_four_requests_are_told_apart() {
         assert_eq!(request(&asked("GET", None)), Ok(Request::Read));
@@ -248,11 +259,7 @@ mod tests {
             Value::Ulong(u64::MAX),
             Value::Binary(Bytes::from_static(b"\x00\xff")),
         ] {
-            let mut message = Message::default();
-            message.properties = Some(Box::new(Properties {
-                correlation_id: id.clone(),
-                ..Properties::default()
-            }));
+            let message = with_id(id.clone());
             let rid = Rid::of(&message).unwrap();
             let answer = answer(rid.as_str(), 204, Some(7), Bytes::new());
             assert_eq!(answer.properties.unwrap().correlation_id, id);
@@ -261,14 +268,7 @@ mod tests {
 
     #[test]
     fn an_answer_needs_an_id_of_bounded_length() {
-        let code = |id: Value| {
-            let mut message = Message::default();
-            message.properties = Some(Box::new(Properties {
-                correlation_id: id,
-                ..Properties::default()
-            }));
-            Rid::of(&message).map_err(|error| error.code)
-        };
+        let code = |id: Value| Rid::of(&with_id(id)).map_err(|error| error.code);
         assert_eq!(
             Rid::of(&Message::default()).unwrap_err().code,
             ErrorCode::ArgumentNull
