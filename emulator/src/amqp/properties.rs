@@ -30,8 +30,9 @@ const NAMED: [(&str, SystemProperty); 5] = [
 /// The properties of a message, without what the hub says of messages itself.
 ///
 /// Values of simple types become texts, null an empty one; a field or an
-/// annotation that is null is not there. A field of the `properties` section counts before an application property of
-/// the same meaning, and that before an annotation.
+/// annotation that is null is not there. A field of the `properties` section
+/// counts before an application property of the same meaning, and that before
+/// an annotation.
 ///
 /// # Errors
 /// `ArgumentInvalid` for a value that no text can stand for, or a property
