@@ -215,7 +215,7 @@ const EXAMPLES: &str = "\
 Examples:
   iothub-emulator --device my-device
       starts a hub and prints connection strings for a back end and a device
-  iothub-emulator --mqtts-port 0 --mqtt-port 0 --https-port 0 --http-port 0 --info-file hub.json
+  iothub-emulator --mqtts-port 0 --mqtt-port 0 --amqps-port 0 --amqp-port 0 --https-port 0 --http-port 0 --info-file hub.json
       for tests: any free ports, written to hub.json when the hub is ready";
 
 impl Args {

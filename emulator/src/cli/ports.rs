@@ -12,7 +12,7 @@ const NODE_PRELOAD: &str = include_str!("../../assets/iothub-ports.js");
 
 /// Explains how to get port 443, or how Node does without
 ///
-/// SDKs connect to 8883 (MQTT) and 443 (REST, WebSockets) and mostly cannot be
+/// SDKs connect to 8883 (MQTT), 5671 (AMQP) and 443 (REST, WebSockets) and mostly cannot be
 /// told another port. 443 is below 1024, which many systems keep for root.
 #[derive(Debug, Args)]
 pub(crate) struct PortsArgs {
@@ -44,7 +44,7 @@ fn ways(program: &Path) -> String {
         quoted(&directory.display().to_string()),
     );
     format!(
-        "SDKs use 8883 for MQTT and 443 for REST and WebSockets. If this user may not bind 443, any one of these helps:
+        "SDKs use 8883 for MQTT, 5671 for AMQP and 443 for REST and WebSockets. If this user may not bind 443, any one of these helps:
 
 1. let this program bind low ports (Linux; again after each build):
      sudo setcap cap_net_bind_service=+ep {program}
@@ -53,7 +53,8 @@ fn ways(program: &Path) -> String {
      sudo sysctl net.ipv4.ip_unprivileged_port_start=443
 
 3. run the hub in a container and publish the ports on loopback:
-     docker run --rm -p 127.0.0.1:443:443 -p 127.0.0.1:8883:8883 -p 127.0.0.1:8080:8080 \\
+     docker run --rm -p 127.0.0.1:443:443 -p 127.0.0.1:8883:8883 -p 127.0.0.1:5671:5671 \\
+         -p 127.0.0.1:8080:8080 \\
          -v {directory}:/hub:ro -v iothub-data:/data debian:stable-slim \\
          /hub/iothub-emulator --address 0.0.0.0 --data-dir /data
 

@@ -260,6 +260,25 @@ mod feedback {
     }
 
     #[test]
+    fn a_queue_tells_when_something_can_be_taken_again() {
+        let delay = FeedbackSettings {
+            delay: Duration::from_secs(15),
+            ..FeedbackSettings::default()
+        };
+        let mut queue = FeedbackQueue::new(delay);
+        assert_eq!(queue.next_change(), None);
+        queue.push(record(1), at(0));
+        assert_eq!(queue.take(token(1), at(1)), None);
+        assert_eq!(queue.next_change(), Some(at(15)));
+        assert!(queue.take(token(1), at(15)).is_some());
+        // The hold is a minute.
+        assert_eq!(queue.next_change(), Some(at(75)));
+        assert!(queue.take(token(2), at(75)).is_some());
+        queue.complete(token(2), at(75)).unwrap();
+        assert_eq!(queue.next_change(), None);
+    }
+
+    #[test]
     fn what_nobody_reads_goes() {
         let mut released = filled(64, FeedbackSettings::default());
         assert_eq!(lengths(&mut released, 3600), [0; 0]);

@@ -209,6 +209,59 @@ fn an_id_with_special_characters_may_be_encoded_once_or_twice() {
 }
 
 #[test]
+fn parts_of_an_event_hub_are_compared_without_case() {
+    let partition = Resource::EventHub("my-hub/ConsumerGroups/$Default/Partitions/0");
+    for sr in [
+        "h",
+        "sb%3A%2F%2Fh%2FMy-Hub",
+        "sb://h/my-hub/consumergroups/%24default",
+        "sb://h/my-hub/consumergroups/$default/partitions/0",
+    ] {
+        assert!(Scope::of(sr).covers(&partition), "{sr}");
+    }
+    for sr in [
+        "sb://h/my-hub/consumergroups/other",
+        "sb://h/my",
+        "sb://h/my-hub/consumergroups/$default/partitions/0/x",
+        "h/devices/d",
+    ] {
+        assert!(!Scope::of(sr).covers(&partition), "{sr}");
+    }
+}
+
+#[test]
+fn a_scope_names_the_identity_that_it_is_for() {
+    let named = |sr, again| Scope::of(sr).target(again);
+    let of = |id, module: Option<&str>| {
+        let module = module.map(|id| ModuleId::parse(id).unwrap());
+        Some(Target {
+            device: device(id),
+            module,
+        })
+    };
+    assert_eq!(named("h%2Fdevices%2Fd1", false), of("d1", None));
+    assert_eq!(
+        named("h/devices/d1/api-version=2016-11-14", false),
+        of("d1", None)
+    );
+    assert_eq!(
+        named("h%2Fdevices%2Fd1%2Fmodules%2Fm", false),
+        of("d1", Some("m"))
+    );
+    assert_eq!(named("h%2Fdevices%2Fa%2541", false), of("a%41", None));
+    assert_eq!(named("h%2Fdevices%2Fa%2541", true), of("aA", None));
+    for sr in [
+        "h",
+        "h/devices",
+        "h/messages/events",
+        "h/devices/a b",
+        "h/devices/d/modules/",
+    ] {
+        assert_eq!(named(sr, false), None, "{sr}");
+    }
+}
+
+#[test]
 fn hosts_compare_without_case_and_port() {
     for (sr, host, path) in [
         (

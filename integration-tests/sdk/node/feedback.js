@@ -7,17 +7,25 @@ const service = require('azure-iothub');
 const { Client: DeviceClient } = require('azure-iot-device');
 const { Mqtt } = require('azure-iot-device-mqtt');
 const { Message } = require('azure-iot-common');
-const { SERVICE, connectionString, createDevice, eventually, rest, run, tracked, within } = require('./support');
+const { SERVICE, connectionString, createDevice, eventually, promised, rest, run, tracked, within } = require('./support');
 
 const PROTOCOL = { amqp: require('azure-iothub/dist/amqp').Amqp, 'amqp-ws': require('azure-iothub/dist/amqp_ws').AmqpWs };
 
 run(async () => {
   const client = service.Client.fromConnectionString(SERVICE, PROTOCOL[process.env.TRANSPORT]);
+  try {
+    await check(client);
+  } finally {
+    await within('the end', client.close());
+  }
+});
+
+async function check(client) {
   await within('a connection', client.open());
 
   // Feedback comes while a back end listens, whatever became of the message.
   const records = [];
-  const feedback = await within('a receiver', client.getFeedbackReceiver());
+  const feedback = await within('a receiver', promised((done) => client.getFeedbackReceiver(done)));
   feedback.on('message', (batch) => {
     records.push(...JSON.parse(batch.getData().toString()));
     feedback.complete(batch, () => {});
@@ -41,7 +49,7 @@ run(async () => {
 
   // So do notifications of files.
   const files = [];
-  const notifications = await within('a receiver', client.getFileNotificationReceiver());
+  const notifications = await within('a receiver', promised((done) => client.getFileNotificationReceiver(done)));
   notifications.on('message', (notification) => {
     files.push(JSON.parse(notification.getData().toString()));
     notifications.complete(notification, () => {});
@@ -51,5 +59,4 @@ run(async () => {
   const file = files.find(({ deviceId }) => deviceId === device.deviceId);
   assert.equal(file.blobName, `${device.deviceId}/log.txt`);
   assert.equal(file.blobSizeInBytes, 9);
-  await within('the end', client.close());
-});
+}

@@ -4,7 +4,7 @@
 
 import os
 
-from uamqp import TransportType, errors
+from uamqp import TransportType
 
 from azure.iot.device import IoTHubDeviceClient
 from azure.iot.hub import IoTHubRegistryManager
@@ -64,20 +64,20 @@ def messages_wait_for_a_device_that_is_away():
 
 @case
 def a_message_that_cannot_be_queued_is_refused():
-    def is_refused(device_id, condition):
+    def is_refused(device_id):
         try:
             service().send_c2d_message(device_id, "hello")
-        except Exception as error:  # the SDK raises what its AMQP library does, or its own
-            assert condition in str(error).lower() or isinstance(error, errors.MessageException), repr(error)
+        except Exception as error:  # the SDK tells no reason
+            equal(str(error), "C2D message send failure")
         else:
             raise AssertionError(f"{device_id} took a message")
 
-    is_refused("nobody-at-all", "not-found")
+    is_refused("nobody-at-all")
     device = new_device("c2ds")
     sender = service()
     for _ in range(50):
         sender.send_c2d_message(device.id, "x")
-    is_refused(device.id, "resource-limit-exceeded")
+    is_refused(device.id)
     equal(queued(device), 50)
     rest("DELETE", f"/devices/{device.id}/commands")
 
