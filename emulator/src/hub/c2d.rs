@@ -69,13 +69,18 @@ impl Mailbox {
 
     /// Hands waiting messages to the connected device as far as it may hold
     /// them; says how many.
-    fn deliver(&mut self, endpoint: &Endpoint, now: Timestamp, ended: &mut Vec<Ended>) -> u64 {
-        let Some(receiver) = endpoint.receiver() else {
+    fn deliver(&mut self, endpoint: &mut Endpoint, now: Timestamp, ended: &mut Vec<Ended>) -> u64 {
+        let Some(mut receiver) = endpoint.receiver() else {
             return 0;
         };
         let holder = Holder(receiver.generation);
+        let most = match &receiver.credit {
+            None => limits::C2D_IN_FLIGHT,
+            // The device says itself how much it takes.
+            Some(_) => limits::C2D_QUEUE_DEPTH,
+        };
         let mut delivered = 0;
-        while self.queue.has_waiting() {
+        while self.queue.has_waiting() && receiver.credit.as_deref() != Some(&0) {
             let (mut count, mut bytes, mut oldest, mut newest) = (0, 0, u64::MAX, 0);
             for (message, _) in self.queue.held_by(holder) {
                 count += 1;
@@ -85,7 +90,7 @@ impl Mailbox {
             }
             let room = |message: &Message| {
                 count == 0
-                    || count < limits::C2D_IN_FLIGHT
+                    || count < most
                         && bytes + message.size() <= limits::C2D_IN_FLIGHT_BYTES
                         && newest.max(message.sequence) - oldest.min(message.sequence) < IN_FLIGHT_SPAN
             };
@@ -98,7 +103,11 @@ impl Mailbox {
                 token: delivery.token,
                 qos: receiver.qos,
                 again: held_before >= self.session_since,
+                delivery_count: delivery.delivery_count,
             });
+            if let Some(credit) = receiver.credit.as_deref_mut() {
+                *credit -= 1;
+            }
             delivered += 1;
         }
         delivered
@@ -290,7 +299,7 @@ impl HubState {
         }
     }
 
-    fn settle_in(
+    pub(super) fn settle_in(
         &self,
         state: &mut DeviceState,
         target: &Target,

@@ -194,6 +194,9 @@ struct Session {
     filters: FilterSet,
     persistence: Persistence,
     calls: PendingCalls<oneshot::Sender<MethodOutcome>>,
+    /// Cloud-to-device messages that may still be sent, where the device says
+    /// how many it takes.
+    credit: Option<u32>,
     /// That back ends were told of the connection; ends with it.
     presence: Option<Presence>,
 }
@@ -219,6 +222,9 @@ pub(super) struct Receiver<'a> {
     pub(super) generation: u64,
     pub(super) qos: Qos,
     pub(super) outbox: &'a Outbox,
+    /// What it may be sent beyond what it holds; `None` where the device does
+    /// not say.
+    pub(super) credit: Option<&'a mut u32>,
 }
 
 /// The first step of a method call.
@@ -282,6 +288,7 @@ impl Endpoint {
             filters,
             persistence,
             calls: PendingCalls::default(),
+            credit: None,
             presence: None,
         }));
         self.connection.state = ConnectionState::Connected;
@@ -346,13 +353,31 @@ impl Endpoint {
 
     /// The connection that cloud-to-device messages go to, if there is one that
     /// listens for them.
-    pub(super) fn receiver(&self) -> Option<Receiver<'_>> {
-        let session = self.session.as_deref()?;
+    pub(super) fn receiver(&mut self) -> Option<Receiver<'_>> {
+        let session = self.session.as_deref_mut()?;
         Some(Receiver {
             generation: session.generation,
             qos: session.filters.cloud_to_device()?,
             outbox: &session.outbox,
+            credit: session.credit.as_mut(),
         })
+    }
+
+    /// Sets how many cloud-to-device messages the connection `generation` may
+    /// be sent beyond those that it was.
+    pub(crate) fn set_credit(&mut self, generation: u64, credit: u32) {
+        if let Some(session) = self.session(generation) {
+            // What has not left the outbox is not sent, yet counted.
+            let waiting = u32::try_from(session.outbox.waiting_messages()).unwrap_or(u32::MAX);
+            session.credit = Some(credit.saturating_sub(waiting));
+        }
+    }
+
+    /// Takes back the cloud-to-device messages that the connection `generation`
+    /// holds, which listens for them no more.
+    pub(crate) fn stop_messages(&mut self, generation: u64) {
+        self.subscribe(generation, Filter::CloudToDevice, Subscription::Removed);
+        self.release_messages(generation);
     }
 
     /// Notes that back ends were told of the connection, if they were not

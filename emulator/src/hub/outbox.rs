@@ -56,6 +56,8 @@ pub(crate) enum ToDevice {
         qos: Qos,
         /// Whether the same session was sent it before.
         again: bool,
+        /// How often it was abandoned before.
+        delivery_count: u32,
     },
 }
 
@@ -145,6 +147,17 @@ impl Outbox {
         }
         queue.bytes = 0;
         Ok(std::mem::take(&mut queue.frames))
+    }
+
+    /// Why the connection is to be closed, once it is.
+    pub(crate) fn closed(&self) -> Option<CloseReason> {
+        self.lock().closed
+    }
+
+    /// Cloud-to-device messages among the waiting frames.
+    pub(crate) fn waiting_messages(&self) -> usize {
+        let is_message = |frame: &&ToDevice| matches!(frame, ToDevice::Message { .. });
+        self.lock().frames.iter().filter(is_message).count()
     }
 
     /// Pending until the connection is to be closed, without taking frames.

@@ -123,6 +123,14 @@ impl Registry {
 }
 
 impl HubState {
+    /// Whether the hub has a device or module of that name.
+    pub(crate) fn is_registered(&self, target: &Target) -> bool {
+        self.registry.find(&target.device).is_some_and(|cell| {
+            let mut state = cell.lock();
+            state.endpoint(target.module.as_ref()).is_ok()
+        })
+    }
+
     /// Creates or replaces a device identity and returns what `view` makes of
     /// the result. A device that is disabled loses its connections at once.
     ///

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hub_core::c2d::{Holder, LockToken, Message};
+use hub_core::c2d::{Holder, LockToken, Message, Settlement};
 use hub_core::error::ServiceError;
 use hub_core::events::{AuthMethod, Origin, Source};
 use hub_core::ids::Target;
@@ -144,17 +144,52 @@ impl Session {
         }
     }
 
+    /// Settles a cloud-to-device message that this connection holds. One that it
+    /// no longer holds is no mistake: it was too slow, and has the message
+    /// again or will have it.
+    pub(crate) fn settle_message(&self, token: LockToken, settlement: Settlement) {
+        let mut state = self.cell.lock();
+        if self.with_state(&mut state, |_, _| ()).is_some() {
+            let _ = self.hub.settle_in(&mut state, &self.target, token, settlement);
+        }
+    }
+
+    /// Says how many cloud-to-device messages the device takes, beyond those
+    /// that left the outbox, and delivers as many as wait. Until this is said
+    /// for the first time the hub's own bounds count alone.
+    pub(crate) fn grant_messages(&self, credit: u32) {
+        let mut state = self.cell.lock();
+        let generation = self.generation;
+        let granted = self.with_state(&mut state, |endpoint, _| endpoint.set_credit(generation, credit));
+        if granted.is_some() {
+            self.hub.deliver_messages(&mut state, &self.target);
+        }
+    }
+
+    /// Ends deliveries of cloud-to-device messages; those that the connection
+    /// holds wait again.
+    pub(crate) fn stop_messages(&self) {
+        let mut state = self.cell.lock();
+        let generation = self.generation;
+        if self
+            .with_state(&mut state, |endpoint, _| endpoint.stop_messages(generation))
+            .is_some()
+        {
+            self.hub.deliver_messages(&mut state, &self.target);
+        }
+    }
+
     /// Ends deliveries of a kind.
     pub(crate) fn unsubscribe(&self, filter: Filter) {
         self.with(|endpoint, _| endpoint.subscribe(self.generation, filter, Subscription::Removed));
     }
 
-    /// Accepts a device-to-cloud message. When this returns the message is
-    /// kept, or the outbox is closed.
+    /// Accepts device-to-cloud messages, all or none. When this returns they
+    /// are kept, or the outbox is closed.
     ///
     /// # Errors
     /// `IotHubQuotaExceeded` when the messages of the day are used up.
-    pub(crate) fn telemetry(&self, bag: &Bag<'_>, body: &[u8]) -> Result<(), ServiceError> {
+    pub(crate) fn telemetry(&self, messages: &[(Bag<'_>, &[u8])]) -> Result<(), ServiceError> {
         let (now, origin) = {
             let mut state = self.cell.lock();
             let Some(now) = self.with_state(&mut state, |_, now| now) else {
@@ -163,7 +198,7 @@ impl Session {
             self.announce(&mut state);
             (now, self.origin(&mut state)?)
         };
-        self.keep(now, &origin, bag, body)
+        self.keep(now, &origin, messages)
     }
 
     /// Tells back ends, if they want to know, that the device is there.
@@ -187,7 +222,7 @@ impl Session {
     pub(crate) fn will(&self, bag: &Bag<'_>, body: &[u8]) {
         let origin = self.origin(&mut self.cell.lock());
         if let Ok(origin) = origin
-            && let Err(error) = self.keep(self.hub.clock.now(), &origin, bag, body)
+            && let Err(error) = self.keep(self.hub.clock.now(), &origin, &[(bag.clone(), body)])
         {
             tracing::debug!(target = %self.target, %error, "the will is dropped");
         }
@@ -197,12 +232,15 @@ impl Session {
         &self,
         now: Timestamp,
         origin: &Arc<Origin>,
-        bag: &Bag<'_>,
-        body: &[u8],
+        messages: &[(Bag<'_>, &[u8])],
     ) -> Result<(), ServiceError> {
-        self.hub
-            .take_quota(now, std::iter::once_with(|| bag.decode().size() + body.len()))?;
-        self.hub.keep_telemetry(origin, now, bag, body);
+        let sizes = messages
+            .iter()
+            .map(|(bag, body)| bag.decode().size() + body.len());
+        self.hub.take_quota(now, sizes)?;
+        for (bag, body) in messages {
+            self.hub.keep_telemetry(origin, now, bag, body);
+        }
         Ok(())
     }
 
@@ -220,6 +258,23 @@ impl Session {
                     body,
                 },
             );
+        });
+    }
+
+    /// Answers a twin request that needs nothing but to be confirmed.
+    pub(crate) fn confirm(&self, rid: &str) {
+        let answer = TwinAnswer {
+            status: 200,
+            version: None,
+            body: Bytes::new(),
+        };
+        self.with(|endpoint, _| endpoint.answer_twin(self.generation, rid, answer));
+    }
+
+    /// Answers a twin request that is no such thing.
+    pub(crate) fn refuse(&self, rid: &str, error: &ServiceError) {
+        self.with(|endpoint, now| {
+            endpoint.answer_twin(self.generation, rid, TwinAnswer::refusal(error, now));
         });
     }
 
@@ -243,11 +298,7 @@ impl Session {
                     version: Some(version),
                     body: Bytes::new(),
                 },
-                Err(error) => TwinAnswer {
-                    status: error.code.status(),
-                    version: None,
-                    body: twin_error(&error, now),
-                },
+                Err(error) => TwinAnswer::refusal(&error, now),
             };
             endpoint.answer_twin(self.generation, rid, answer);
         });
@@ -275,15 +326,21 @@ impl Drop for Session {
     }
 }
 
-/// The body of a refused twin request, in the service's detailed form.
-fn twin_error(error: &ServiceError, now: Timestamp) -> Bytes {
-    let body = serde_json::json!({
-        "errorCode": error.code.number(),
-        "trackingId": crate::tracking::id(now),
-        "message": error.message,
-        "timestampUtc": now,
-    });
-    Bytes::from(body.to_string())
+impl TwinAnswer {
+    /// The answer to a request that is refused, in the service's detailed form.
+    fn refusal(error: &ServiceError, now: Timestamp) -> Self {
+        let body = serde_json::json!({
+            "errorCode": error.code.number(),
+            "trackingId": crate::tracking::id(now),
+            "message": error.message,
+            "timestampUtc": now,
+        });
+        Self {
+            status: error.code.status(),
+            version: None,
+            body: Bytes::from(body.to_string()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -316,6 +373,41 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_in_the_outbox_has_had_its_credit() {
+        let (hub, target) = hub_with_device();
+        for _ in 0..4 {
+            let draft = hub_core::c2d::Draft::new(Default::default(), Bytes::new()).unwrap();
+            hub.send_to_device(&target, draft).unwrap();
+        }
+        let session = Session::open(&hub, target, Persistence::Transient, AUTH, None).unwrap();
+        session.grant_messages(0);
+        session.subscribe(Filter::CloudToDevice, Qos::AtLeastOnce);
+        let outbox = &session.outbox;
+        assert_eq!(outbox.waiting_messages(), 0);
+        for credit in [2, 2, 1] {
+            session.grant_messages(credit);
+            assert_eq!(outbox.waiting_messages(), 2, "{credit}");
+        }
+        assert_eq!(outbox.take_now().unwrap().len(), 2);
+        session.grant_messages(1);
+        assert_eq!(outbox.take_now().unwrap().len(), 1);
+        // Three are held, and come again first.
+        session.stop_messages();
+        session.subscribe(Filter::CloudToDevice, Qos::AtLeastOnce);
+        session.grant_messages(50);
+        let sequences: Vec<u64> = outbox
+            .take_now()
+            .unwrap()
+            .iter()
+            .map(|frame| match frame {
+                crate::hub::outbox::ToDevice::Message { message, .. } => message.sequence,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(sequences, [1, 2, 3, 4]);
+    }
+
+    #[test]
     fn the_session_of_a_deleted_module_does_not_touch_its_successor() {
         let (hub, Target { device, .. }) = hub_with_device();
         let id = ModuleId::parse("m").unwrap();
@@ -331,7 +423,7 @@ mod tests {
         let first = open();
         hub.delete_module(&device, &id, &IfMatch::Any).unwrap();
         let _second = open();
-        let _ = first.telemetry(&Bag::default(), b"");
+        let _ = first.telemetry(&[(Bag::default(), b"")]);
         assert!(hub.telemetry_after(0).is_empty());
         drop(first);
         assert_eq!(hub.connected_count(), 1);

@@ -163,7 +163,7 @@ fn handle_publish(publish: &Publish, session: &Session, out: &mut BytesMut) -> R
                 bag.push("mqtt-dup", "true");
             }
             session
-                .telemetry(&bag, &publish.payload)
+                .telemetry(&[(bag, &publish.payload)])
                 .map_err(Violation::Refused)?;
         }
         DeviceTopic::TwinGet { rid } => session.read_twin(rid),
@@ -235,6 +235,7 @@ pub(super) fn encode_frame(
             token,
             qos,
             again,
+            ..
         } => {
             let topic = HubTopic::CloudToDevice {
                 address: Address::from(receiver),

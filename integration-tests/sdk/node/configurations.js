@@ -1,5 +1,5 @@
 // feature: Automatic device configurations
-// transports: mqtt, mqtt-ws
+// transports: mqtt, mqtt-ws, amqp, amqp-ws
 'use strict';
 
 const assert = require('node:assert/strict');

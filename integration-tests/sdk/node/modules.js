@@ -1,5 +1,5 @@
 // feature: Module identities
-// transports: mqtt, mqtt-ws
+// transports: mqtt, mqtt-ws, amqp, amqp-ws
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -43,11 +43,11 @@ run(async () => {
   // Two modules of one device, connected at once, each with its own twin and methods.
   const camera = await connect(created);
   const engine = await connect(await get('engine'));
+  const eyes = await watchDesired(camera);
+  const wheels = await watchDesired(engine);
   await eventually('both connected', async () =>
     (await devices.getModulesOnDevice(deviceId)).responseBody.every((module) => module.connectionState === 'Connected'));
   assert.equal((await devices.get(deviceId)).responseBody.connectionState, 'Disconnected', 'the device itself is not');
-  const eyes = await watchDesired(camera);
-  const wheels = await watchDesired(engine);
   const { responseBody: twin } = await devices.updateModuleTwin(deviceId, 'camera', { tags: { side: 'left' }, properties: { desired: { zoom: 2 } } }, '*');
   assert.equal(twin.deviceId, deviceId);
   assert.equal(twin.moduleId, 'camera');

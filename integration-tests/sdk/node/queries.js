@@ -1,9 +1,9 @@
 // feature: Queries
-// transports: mqtt, mqtt-ws
+// transports: mqtt, mqtt-ws, amqp, amqp-ws
 'use strict';
 
 const assert = require('node:assert/strict');
-const { allPages, clientFor, connect, createDevice, jobClient, eventually, registry, rejects, report, run, unique } = require('./support');
+const { allPages, clientFor, connect, createDevice, jobClient, eventually, open, registry, rejects, report, run, unique } = require('./support');
 
 run(async () => {
   const devices = registry();
@@ -106,7 +106,7 @@ run(async () => {
   const modules = await query(`SELECT * FROM devices.modules WHERE tags.mark = '${mark}'`);
   assert.deepEqual(modules.map((row) => [row.deviceId, row.moduleId]), [[deviceId, 'm']]);
   const moduleClient = clientFor(module);
-  await moduleClient.open();
+  await open(moduleClient);
   assert.equal((await query(`SELECT * FROM devices.modules WHERE tags.mark = '${mark}' AND connectionState = 'Connected'`)).length, 1);
 
   await devices.addModule({ deviceId, moduleId: 'n' });

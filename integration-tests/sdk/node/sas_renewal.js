@@ -1,11 +1,11 @@
 // feature: SAS tokens and their renewal
-// transports: mqtt, mqtt-ws
+// transports: mqtt, mqtt-ws, amqp, amqp-ws
 'use strict';
 
 const assert = require('node:assert/strict');
 const { SharedAccessKeyAuthenticationProvider } = require('azure-iot-device');
 const {
-  Client, HOST, Message, connect, connectionString, clientFor, createDevice, eventually, promised, registry, rejects, run, sasToken, serviceClient,
+  Client, HOST, Message, OVER_AMQP, close, connect, connectionString, clientFor, createDevice, eventually, open, promised, registry, rejects, run, sasToken, serviceClient,
   telemetryOf, tracked, transport, unique, watchDesired, within,
 } = require('./support');
 
@@ -37,7 +37,7 @@ run(async () => {
     await client.close();
   }
 
-  // A renewal by hand is a new connection on which the SDK does not subscribe again: the hub has to remember.
+  // A renewal by hand is a new connection over MQTT, on which the SDK does not subscribe again: the hub has to remember.
   const client = withToken(sasToken(device, 600));
   await client.open();
   client.onDeviceMethod('echo', (request, response) => response.send(200, request.payload, () => {}));
@@ -53,10 +53,15 @@ run(async () => {
   }
   assert.deepEqual((await telemetryOf(device, 3)).map((message) => message.body), ['round 1', 'round 2', 'round 3']);
 
-  // A renewal with a token that is no good ends the connection. (The package tells that by an event, not by the call's result.)
-  const refusal = within('the refusal', new Promise((resolve) => client.once('disconnect', resolve)));
-  client.updateSharedAccessSignature(sasToken(device, 600, strange), () => {});
-  assert.match(String((await refusal).transportObj), /Not authorized/);
+  // A renewal with a token that is no good ends the connection. (The package tells that by an event, not by the call's result; over AMQP
+  // it does not come back from it.)
+  if (OVER_AMQP) {
+    await close(client);
+  } else {
+    const refusal = within('the refusal', new Promise((resolve) => client.once('disconnect', resolve)));
+    client.updateSharedAccessSignature(sasToken(device, 600, strange), () => {});
+    assert.match(String((await refusal).transportObj), /Not authorized/);
+  }
 
   // The provider of the SDK renews by itself, here after a second instead of 45 minutes.
   const provider = SharedAccessKeyAuthenticationProvider.fromConnectionString(connectionString(device), 10, 9);
@@ -72,7 +77,7 @@ run(async () => {
   // A connection lives as long as its token.
   const short = withToken(sasToken(device, 2));
   const gone = new Promise((resolve) => short.on('disconnect', resolve));
-  await within('a connection', short.open());
+  await open(short);
   await within('the token to expire', gone);
   assert.equal((await devices.get(deviceId)).responseBody.connectionState, 'Disconnected');
 });

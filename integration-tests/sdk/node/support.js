@@ -8,6 +8,7 @@ const crypto = require('node:crypto');
 const https = require('node:https');
 const { Client, ModuleClient, Message, SharedAccessSignature } = require('azure-iot-device');
 const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
+const { Amqp, AmqpWs } = require('azure-iot-device-amqp');
 const { Http } = require('azure-iot-device-http');
 const service = require('azure-iothub');
 
@@ -19,10 +20,13 @@ const ADMIN = process.env.HUB_ADMIN;
 const DEADLINE = 15_000;
 
 /** Device transports by the name that TRANSPORT has. */
-const TRANSPORTS = { mqtt: Mqtt, 'mqtt-ws': MqttWs, http: Http };
+const TRANSPORTS = { mqtt: Mqtt, 'mqtt-ws': MqttWs, amqp: Amqp, 'amqp-ws': AmqpWs, http: Http };
 
 /** The device transport under test. */
 const transport = TRANSPORTS[process.env.TRANSPORT];
+
+/** Whether that is AMQP, where a connection alone says nothing of a device: it is there while it has a link. */
+const OVER_AMQP = [Amqp, AmqpWs].includes(transport);
 
 /** Lets an operation of a device client fail at once instead of after minutes of retries. */
 const NO_RETRY = { shouldRetry: () => false, nextRetryTimeout: () => 0 };
@@ -168,11 +172,17 @@ function tracked(client, { retry } = {}) {
   return client;
 }
 
-/** Makes a client and opens it. */
+/** Makes a client and opens it; the hub knows the device as connected then. */
 async function connect(identity, options) {
   const client = clientFor(identity, options);
-  await within('a connection', client.open());
+  await open(client);
   return client;
+}
+
+/** Opens a client, so that the hub knows its device as connected. */
+async function open(client) {
+  await within('a connection', client.open());
+  if (OVER_AMQP) await within('the twin', client.getTwin());
 }
 
 /** Closes a client for good. */
@@ -274,9 +284,9 @@ async function feedbackOf({ deviceId }, count) {
 }
 
 module.exports = {
-  ADMIN, HOST, SERVICE, transport, NO_RETRY, TRANSPORTS, Client, ModuleClient, Message,
+  ADMIN, HOST, SERVICE, transport, OVER_AMQP, NO_RETRY, TRANSPORTS, Client, ModuleClient, Message,
   run, unique, sleep, promised, eventually, within, rejects, errorCodeOf,
   registry, serviceClient, jobClient, digitalTwins,
-  createDevice, connectionString, sasToken, clientFor, tracked, connect, close,
+  createDevice, connectionString, sasToken, clientFor, tracked, connect, open, close,
   report, watchDesired, allPages, admin, telemetryOf, rest, sendToDevice, feedbackOf,
 };

@@ -1,5 +1,5 @@
 // feature: X.509 certificates
-// transports: mqtt, mqtt-ws, http
+// transports: mqtt, mqtt-ws, amqp, amqp-ws, http
 'use strict';
 
 const assert = require('node:assert/strict');

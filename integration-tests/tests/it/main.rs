@@ -8,6 +8,9 @@ mod support;
 
 mod admin;
 mod amqp_c2d;
+mod amqp_device_c2d;
+mod amqp_device_sessions;
+mod amqp_devices;
 mod amqp_events;
 mod amqp_robustness;
 mod amqp_tokens;

@@ -7,6 +7,7 @@
 //! link has credit for.
 
 mod c2d_send;
+mod device;
 mod management;
 mod notices;
 mod partition;
@@ -27,7 +28,6 @@ use super::caller::{Caller, PutError};
 use super::inbox::Inbox;
 use super::{cbs, condition};
 use crate::hub::HubState;
-use crate::hub::access::Authorized;
 
 /// What the nodes of a connection share.
 pub(crate) struct Shared {
@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     /// All links that are attached, also those of other nodes.
     pub(crate) links: BTreeMap<LinkId, LinkInfo>,
     pub(super) inbox: Arc<Inbox>,
+    /// The devices and modules that the connection has links of.
+    identities: device::Identities,
     /// Links that a node has given up, to be detached.
     closing: Vec<(LinkId, Option<Error>)>,
     /// Whether tokens have come or gone since the connection last looked.
@@ -66,6 +68,7 @@ impl Shared {
             caller,
             links: BTreeMap::new(),
             inbox: Arc::default(),
+            identities: device::Identities::default(),
             closing: Vec::new(),
             tokens_changed: false,
         }
@@ -157,6 +160,8 @@ pub(crate) enum Node {
     Management,
     /// Events of a partition.
     Partition(Box<PartitionReader>),
+    /// A link of a device or module.
+    Device(device::DeviceLink),
 }
 
 /// A link that is let in.
@@ -191,7 +196,6 @@ pub(super) fn attach(
         .caller
         .may(ctx.hub, address)
         .map_err(|denied| condition::unauthorized(&denied))?;
-    let _: (LinkId, Option<Authorized>) = (link, authorized);
     match (address, attach.role) {
         (Address::Cbs, Role::Sender) => Ok(Attached {
             reply: AttachReply {
@@ -213,7 +217,11 @@ pub(super) fn attach(
             Ok(Attached::new(Node::Notices(node)))
         }
         (Address::Feedback | Address::FileNotifications, Role::Sender) => Err(condition::wrong_role()),
-        (Address::Device(..), _) => Err(Error::new(condition::NOT_IMPLEMENTED, "not there yet")),
+        (Address::Device(target, node), _) => {
+            // Only a right to an identity opens its links.
+            let authorized = authorized.ok_or_else(condition::not_found)?;
+            device::attach(link, (target, *node), authorized, attach, ctx)
+        }
     }
 }
 
@@ -265,6 +273,7 @@ impl Node {
             Self::Management => management::on_event(event, engine, ctx),
             Self::C2dSend => return c2d_send::on_event(event, engine, ctx),
             Self::Notices(node) => node.on_event(&event),
+            Self::Device(node) => return node.on_event(event, engine, ctx),
             Self::Replies | Self::Partition(_) => {}
         }
         Ok(())
@@ -278,6 +287,10 @@ impl Node {
         match self {
             Self::Partition(reader) => reader.pump(link, engine, ctx),
             Self::Notices(node) => node.pump(link, engine, ctx),
+            Self::Device(node) => {
+                node.pump(engine, ctx);
+                Ok(())
+            }
             Self::Cbs | Self::Replies | Self::C2dSend | Self::Management => Ok(()),
         }
     }

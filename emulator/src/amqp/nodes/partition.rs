@@ -53,7 +53,7 @@ enum Sent {
 
 /// A link that reads.
 #[derive(Debug)]
-pub(super) struct PartitionReader {
+pub(crate) struct PartitionReader {
     reader: EventReader,
     metrics: bool,
 }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::certificates::Holder;
-use super::device::unix_now;
+use super::device::{Identity, unix_now};
 use super::soon;
 use super::transport::{FrameBytes, Socket, TlsClient, WEBSOCKET_PATH, upgrade};
 
@@ -94,6 +94,14 @@ impl AmqpClient {
         let mut client = Self::connect(hub, AmqpTransport::Memory, None).await;
         let token = policy_token("localhost", policy, unix_now() + 3600);
         assert_eq!(client.put_token(&token).await, 200);
+        client
+    }
+
+    /// As [`connect`](Self::connect), over memory and with the token of a device
+    /// or module.
+    pub async fn of_identity(hub: &Hub, identity: &Identity) -> Self {
+        let mut client = Self::connect(hub, AmqpTransport::Memory, None).await;
+        assert_eq!(client.put_token(&identity.token(unix_now() + 3600)).await, 200);
         client
     }
 
@@ -312,6 +320,12 @@ impl AmqpClient {
             _ => None,
         })
         .await
+    }
+
+    /// Messages of a link that have arrived and that nobody has looked at.
+    pub fn waiting(&self, link: LinkId) -> usize {
+        let of_link = |event: &&Event| matches!(event, Event::Message { link: from, .. } if *from == link);
+        self.events.iter().filter(of_link).count()
     }
 
     /// Settles a message.
