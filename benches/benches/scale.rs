@@ -60,6 +60,11 @@ fn main() {
     } else if sizes.is_empty() {
         sizes = vec![1_000, 10_000, 100_000];
     }
+    assert!(
+        sizes.iter().all(|devices| *devices >= 10 * HITS),
+        "at least {} devices, or nothing is large enough to be measured",
+        10 * HITS
+    );
     for part in PARTS {
         let columns: Vec<(usize, Map<String, Value>)> = sizes
             .iter()

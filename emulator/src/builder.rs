@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hub_core::c2d::Settings as CloudToDeviceSettings;
 use hub_core::limits;
+use hub_core::query::Dialect;
 use hub_core::sas::{Key, derive_device_key};
 use hub_core::tier::Tier;
 use job_service::{Clock, EngineSettings};
@@ -77,6 +78,7 @@ pub struct HubBuilder {
     strictness: Strictness,
     connack_delay: Duration,
     query_lag: Duration,
+    query_dialect: Dialect,
     methods_in_flight: usize,
     events: EventSettings,
     jobs: EngineSettings,
@@ -121,6 +123,7 @@ impl HubBuilder {
             strictness: Strictness::default(),
             connack_delay: Duration::ZERO,
             query_lag: Duration::ZERO,
+            query_dialect: Dialect::default(),
             methods_in_flight: limits::METHODS_IN_FLIGHT,
             events: EventSettings::default(),
             jobs: EngineSettings::default(),
@@ -202,6 +205,15 @@ impl HubBuilder {
     #[must_use]
     pub fn query_lag(mut self, lag: Duration) -> Self {
         self.query_lag = lag;
+        self
+    }
+
+    /// What queries and the conditions of jobs may be written in: what the
+    /// service accepts by default. Target conditions and metrics of
+    /// configurations are always the service's.
+    #[must_use]
+    pub fn query_dialect(mut self, dialect: Dialect) -> Self {
+        self.query_dialect = dialect;
         self
     }
 
@@ -323,6 +335,7 @@ impl HubBuilder {
                 strictness: self.strictness,
                 connack_delay: self.connack_delay,
                 query_lag: self.query_lag,
+                query_dialect: self.query_dialect,
                 c2d: self.c2d,
                 device_cas: self.device_cas,
                 tier: self.tier,

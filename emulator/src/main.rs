@@ -68,6 +68,7 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
         .strictness(args.strictness())
         .connack_delay(args.connack_delay)
         .query_lag(args.query_lag)
+        .query_dialect(args.query_dialect())
         .jobs(args.jobs())
         .cloud_to_device(args.cloud_to_device())
         .events(args.events()?)

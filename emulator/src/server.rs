@@ -495,9 +495,13 @@ impl Hub {
         self.app.hub.file_notifications.after(sequence)
     }
 
-    /// Stops the hub: no new connections, running jobs end with their recorded
-    /// outcomes, devices are disconnected. When this returns no task of the
-    /// hub is left and its ports are free.
+    /// Stops the hub. First the jobs: new ones are refused, and those that run
+    /// stop where they are. What has been recorded of a device stays and can be
+    /// read for as long as there is a connection; an operation in flight is
+    /// given up, though its device may still carry it out. Then devices are
+    /// disconnected and nothing new is accepted. When this returns no task of
+    /// the hub is left and its ports are free; nothing outlives it, since a hub
+    /// keeps its state in memory.
     pub async fn shutdown(self) {
         self.app.jobs.shutdown().await;
         self.app.hub.disconnect_all(CloseReason::Shutdown);
@@ -548,5 +552,57 @@ impl Drop for Hub {
     fn drop(&mut self) {
         self.app.stop.cancel();
         self.app.tasks.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use hub_core::error::ErrorCode;
+    use hub_core::job::{JobRequest, JobStatus};
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn shutdown_leaves_a_running_job_with_what_it_has_recorded() {
+        let hub = Hub::builder().start().await.unwrap();
+        let devices = [
+            json!({"deviceId": "gone", "status": "disabled"}),
+            json!({"deviceId": "offline"}),
+        ];
+        hub.import(&devices.map(|device| device.to_string()).join("\n"))
+            .unwrap();
+        let body = json!({"type": "scheduleDeviceMethod", "queryCondition": "*",
+            "cloudToDeviceMethod": {"methodName": "m", "connectTimeoutInSeconds": 300}});
+        let request = |id: &str| JobRequest::from_json(id, &body, hub.now()).unwrap();
+        let (job, another) = (request("j"), request("k"));
+        let id = job.id.clone();
+        let jobs = hub.app.jobs.clone();
+        jobs.create(job).unwrap();
+        let mut progress = jobs.watch(&id).unwrap();
+        let recorded =
+            progress.wait_for(|p| p.statistics.failed_count == 1 && p.statistics.running_count == 1);
+        timeout(Duration::from_secs(20), recorded).await.unwrap().unwrap();
+        let app = Arc::downgrade(&hub.app.hub);
+
+        // Nobody waits the five minutes that the device may take.
+        timeout(Duration::from_secs(20), hub.shutdown()).await.unwrap();
+        assert_eq!(jobs.get(&id).unwrap().status, JobStatus::Running);
+        let mut records = Vec::new();
+        jobs.for_each_record(Some(std::slice::from_ref(&id)), None, |view| {
+            records.push((view.record.target.to_string(), view.record.state.name()));
+            ControlFlow::Continue(())
+        });
+        assert_eq!(
+            records,
+            [("gone".to_owned(), "failed"), ("offline".to_owned(), "running")]
+        );
+        let refused = jobs.create(another).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::ServiceUnavailable);
+        // Nothing of the hub is left but for this handle.
+        drop((jobs, progress));
+        assert!(app.upgrade().is_none());
     }
 }

@@ -23,12 +23,9 @@ const COMPONENT: &str = "c";
 /// `$metadata` what is desired of it and how far it got.
 #[must_use]
 pub fn document(device: &DeviceId, twin: &Twin) -> Value {
-    let mut root = view(
-        twin,
-        None,
-        Some(twin.desired().properties()),
-        Some(twin.reported().properties()),
-    );
+    let desired = twin.desired().properties().to_json();
+    let reported = twin.reported().properties().to_json();
+    let mut root = view(twin, None, Some(&desired), Some(&reported));
     let model = twin.model_id().map(|model| ("$model".to_owned(), json!(model)));
     if let Some(Value::Object(metadata)) = root.get_mut("$metadata") {
         metadata.extend(model);
@@ -158,10 +155,11 @@ impl DigitalTwinPatch {
     /// other way round; `InvalidDigitalTwinPayload` when a value breaks a limit
     /// of twins.
     pub fn to_twin_patch(&self, twin: &Twin) -> Result<TwinPatch, ServiceError> {
-        let current = twin.desired().properties();
+        let current = twin.desired().properties().to_json();
+        let reported = twin.reported().properties().to_json();
         let mut wanted = current.clone();
         for operation in &self.operations {
-            operation.check_kind(&wanted, twin.reported().properties())?;
+            operation.check_kind(&wanted, &reported)?;
             operation.apply(&mut wanted);
         }
         let members: Map<String, Value> = self

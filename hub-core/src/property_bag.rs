@@ -191,9 +191,10 @@ impl<'a> Bag<'a> {
     pub fn parse(text: &'a str) -> Result<Self, BagError> {
         for pair in text.split('&').filter(|pair| pair.contains('%')) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if check_escapes(key)? | check_escapes(value)? {
-                decode(key)?;
-                decode(value)?;
+            for text in [key, value] {
+                if check_escapes(text)? {
+                    decode(text)?;
+                }
             }
         }
         Ok(Self(Cow::Borrowed(text)))

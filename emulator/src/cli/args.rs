@@ -10,6 +10,7 @@ use emulator::{DEVELOPMENT_KEY, EventSettings, Listen, Ports, StartError, Strict
 use hub_core::c2d;
 use hub_core::events::{Retention, Source};
 use hub_core::job::{CancelRunning, PartialFailure};
+use hub_core::query::Dialect;
 use hub_core::tier::{Sku, Tier};
 use hub_core::{duration, limits};
 use job_service::EngineSettings;
@@ -102,6 +103,11 @@ pub(crate) struct Args {
     /// the connection as the service does
     #[arg(long)]
     lenient: bool,
+    /// Accept in queries and in the conditions of jobs what the service refuses
+    /// with 400: functions that are documented for message routing only, such
+    /// as LOWER or IS_STRING, and lists in parentheses, IN ('a', 'b')
+    #[arg(long)]
+    lenient_queries: bool,
     /// Let MQTT clients wait this long for their CONNACK, such as 250ms, 20s at
     /// most: some clients' reconnect logic races with a hub that answers at once
     #[arg(long, value_name = "TIME", value_parser = connack_delay, default_value = "0s", hide_default_value = true)]
@@ -237,6 +243,14 @@ impl Args {
             Strictness::Lenient
         } else {
             Strictness::Strict
+        }
+    }
+
+    pub(crate) fn query_dialect(&self) -> Dialect {
+        if self.lenient_queries {
+            Dialect::Lenient
+        } else {
+            Dialect::Service
         }
     }
 

@@ -6,7 +6,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hub_core::error::{ErrorCode, ServiceError};
+use hub_core::error::ServiceError;
 use hub_core::events::{Annotation, Event, GroupError, PartitionInfo};
 use hub_core::property_bag::SystemProperty;
 use serde_json::{Map, Value, json};
@@ -122,22 +122,17 @@ pub(super) async fn create_group(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Removes a consumer group; its readers end.
+/// Removes a consumer group, if it is there; its readers end.
 pub(super) async fn remove_group(
     State(app): State<App>,
     LastName(name): LastName,
 ) -> Result<StatusCode, HttpError> {
-    app.hub
-        .events
-        .delete_consumer_group(&name)
-        .map_err(refuse_group)?;
-    Ok(StatusCode::NO_CONTENT)
+    match app.hub.events.delete_consumer_group(&name) {
+        Ok(()) | Err(GroupError::NotFound) => Ok(StatusCode::NO_CONTENT),
+        Err(error) => Err(refuse_group(error).into()),
+    }
 }
 
 fn refuse_group(error: GroupError) -> ServiceError {
-    let code = match error {
-        GroupError::NotFound => ErrorCode::GenericNotFound,
-        _ => ErrorCode::ArgumentInvalid,
-    };
-    ServiceError::new(code, error.to_string())
+    ServiceError::invalid(error.to_string())
 }

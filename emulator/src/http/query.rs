@@ -24,7 +24,7 @@ pub(super) async fn run(
     paging: Paging,
     JsonBody(body): JsonBody,
 ) -> Result<JsonReply, HttpError> {
-    let (text, query) = query_of(&body)?;
+    let (text, query) = query_of(&app, &body)?;
     let continuation = paging.continuation.as_deref();
     let page = match query.source() {
         Source::Jobs => job_records(&app, text, &query, paging.size, continuation)?,
@@ -41,7 +41,7 @@ pub(super) async fn run(
 ///
 /// # Errors
 /// `ArgumentNull` without a text, `ArgumentInvalid` for one that is no query.
-fn query_of(body: &Value) -> Result<(&str, Query), ServiceError> {
+fn query_of<'t>(app: &App, body: &'t Value) -> Result<(&'t str, Query), ServiceError> {
     let text = match body.get("query") {
         Some(Value::String(text)) if !text.trim().is_empty() => text,
         Some(Value::String(_) | Value::Null) | None => {
@@ -52,7 +52,7 @@ fn query_of(body: &Value) -> Result<(&str, Query), ServiceError> {
         }
         Some(_) => return Err(ServiceError::invalid("the query must be a string")),
     };
-    let query = Query::parse(text).map_err(|e| ServiceError::invalid(e.to_string()))?;
+    let query = Query::parse_in(app.hub.settings.query_dialect, text)?;
     Ok((text, query))
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn explain(
     State(app): State<App>,
     JsonBody(body): JsonBody,
 ) -> Result<JsonReply, HttpError> {
-    let (text, query) = query_of(&body)?;
+    let (text, query) = query_of(&app, &body)?;
     let explanation = match query.source() {
         Source::Jobs => explain_jobs(&app, &query),
         Source::Devices | Source::Modules => app.hub.explain(&query).await?,
@@ -84,20 +84,34 @@ pub(super) async fn explain(
 fn explain_jobs(app: &App, query: &Query) -> Explanation {
     let start = Instant::now();
     let (mut candidates, mut matches) = (0, 0);
-    let job = only_job(query);
-    app.jobs.for_each_record(job.as_ref(), None, |record| {
+    let jobs = only_jobs(query);
+    app.jobs.for_each_record(jobs.as_deref(), None, |record| {
         candidates += 1;
         matches += u64::from(query.matches(record));
         ControlFlow::Continue(())
     });
-    let (plan, text) = match job {
-        Some(job) => (
-            "job",
+    let (plan, text) = match jobs.as_deref() {
+        Some([job]) => (
+            "jobs",
             format!("the condition names the job {job}; only its records are looked at"),
+        ),
+        Some(jobs) => (
+            "jobs",
+            format!(
+                "the condition names {} jobs; only their records are looked at",
+                jobs.len()
+            ),
         ),
         None => (
             "scan",
-            "the records of all jobs are looked at: the condition does not name one job by its jobId".into(),
+            match query.device_ids() {
+                None => "the records of all jobs are looked at: the condition does not name jobs by their jobId",
+                // Records are kept by job, and a scan of them is fast.
+                Some(_) => {
+                    "the records of all jobs are looked at: the condition names devices, but no jobs by their jobId"
+                }
+            }
+            .into(),
         ),
     };
     Explanation {
@@ -110,12 +124,11 @@ fn explain_jobs(app: &App, query: &Query) -> Explanation {
     }
 }
 
-/// The job whose records alone can match.
-fn only_job(query: &Query) -> Option<JobId> {
-    match query.job_ids().as_deref() {
-        Some([id]) => JobId::parse(id).ok(),
-        _ => None,
-    }
+/// The jobs whose records alone can match, sorted.
+fn only_jobs(query: &Query) -> Option<Vec<JobId>> {
+    let ids = query.job_ids()?;
+    // What cannot be an id names no job.
+    Some(ids.into_iter().filter_map(|id| JobId::parse(id).ok()).collect())
 }
 
 fn reply(page: QueryPage) -> JsonReply {
@@ -138,25 +151,26 @@ fn job_records(
     let after = start.resume_after.as_deref().map(record_of).transpose()?;
     let (mut rows, mut last, mut next) = (JsonRows::new(), None, None);
     let mut failed = None;
-    // Most queries name their job; those that do not look at all of them.
-    let job = only_job(query);
-    app.jobs.for_each_record(job.as_ref(), after.as_ref(), |record| {
-        if !query.matches(record) {
-            return ControlFlow::Continue(());
-        }
-        if rows.len >= start.size {
-            next = last
-                .take()
-                .and_then(|key: RecordKey| start.next(query, record_text(&key), rows.len));
-            return ControlFlow::Break(());
-        }
-        if let Err(error) = rows.push(record) {
-            failed = Some(error);
-            return ControlFlow::Break(());
-        }
-        last = Some(RecordKey::of(record));
-        ControlFlow::Continue(())
-    });
+    // Most queries name their job; those that name none look at all of them.
+    let jobs = only_jobs(query);
+    app.jobs
+        .for_each_record(jobs.as_deref(), after.as_ref(), |record| {
+            if !query.matches(record) {
+                return ControlFlow::Continue(());
+            }
+            if rows.len >= start.size {
+                next = last
+                    .take()
+                    .and_then(|key: RecordKey| start.next(query, record_text(&key), rows.len));
+                return ControlFlow::Break(());
+            }
+            if let Err(error) = rows.push(record) {
+                failed = Some(error);
+                return ControlFlow::Break(());
+            }
+            last = Some(RecordKey::of(record));
+            ControlFlow::Continue(())
+        });
     match failed {
         Some(error) => Err(error),
         None => Ok(QueryPage {

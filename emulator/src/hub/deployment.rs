@@ -79,8 +79,8 @@ impl HubState {
         }
         let mut state = cell.lock();
         for (module, settings) in parts(content) {
-            let current = state.endpoint(module)?.twin.desired().properties();
-            let members = wanted(settings, current);
+            let current = state.endpoint(module)?.twin.desired().properties().to_json();
+            let members = wanted(settings, &current);
             let target = Target {
                 device: target.device.clone(),
                 module: module.cloned(),
@@ -136,7 +136,7 @@ fn check_content(state: &mut DeviceState, content: &Content, now: Timestamp) -> 
             continue;
         }
         let mut twin = state.endpoint(module)?.twin.clone();
-        let patch = desired_patch(&wanted(settings, twin.desired().properties()))?;
+        let patch = desired_patch(&wanted(settings, &twin.desired().properties().to_json()))?;
         twin.patch(&patch, now)?;
     }
     Ok(())

@@ -12,7 +12,8 @@ use super::plan::{NoIndex, Plan};
 
 /// What a query did.
 pub(crate) struct Explanation {
-    /// One word: `devices`, `index`, `scan`, or `job` for the records of one job.
+    /// One word: `devices`, `index`, `scan`, or `jobs` for the records of certain
+    /// jobs.
     pub(crate) plan: &'static str,
     /// A sentence about it and, for a scan, why no index was used.
     pub(crate) text: String,

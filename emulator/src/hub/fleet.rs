@@ -11,7 +11,7 @@ use super::HubState;
 
 impl Fleet for HubState {
     async fn query(&self, condition: &str) -> Result<Vec<Target>, ServiceError> {
-        let query = Query::from_condition(condition).map_err(|e| ServiceError::invalid(e.to_string()))?;
+        let query = Query::from_condition_in(self.settings.query_dialect, condition)?;
         self.matching_targets(&query).await
     }
 

@@ -23,7 +23,7 @@ impl HubState {
     ) -> Result<MethodResponse, ServiceError> {
         self.counters.methods_invoked.add(1);
         let cell = self.registry.cell(&target.device)?;
-        let connect_deadline = self.clock.now().saturating_add(call.connect_timeout);
+        let connect_deadline = self.clock.elapsed().saturating_add(call.connect_timeout);
         let (guard, outcome) = loop {
             let step = {
                 let mut state = cell.lock();
@@ -60,7 +60,7 @@ impl HubState {
                 }
             }
         };
-        let response_deadline = self.clock.now().saturating_add(call.response_timeout);
+        let response_deadline = self.clock.elapsed().saturating_add(call.response_timeout);
         let answer = self.clock.timeout_at(response_deadline, outcome).await;
         drop(guard);
         match answer {

@@ -42,6 +42,7 @@ use std::time::Duration;
 
 use hub_core::c2d::Settings as CloudToDeviceSettings;
 use hub_core::error::{ErrorCode, ServiceError};
+use hub_core::query::Dialect;
 use hub_core::sas::Key;
 use hub_core::tier::Tier;
 use job_service::Clock;
@@ -89,6 +90,8 @@ pub(crate) struct HubSettings {
     pub(crate) connack_delay: Duration,
     /// How far queries lag behind; zero for not at all.
     pub(crate) query_lag: Duration,
+    /// What queries and the conditions of jobs may be written in.
+    pub(crate) query_dialect: Dialect,
     /// Expiry, locks and delivery counts of cloud-to-device messages.
     pub(crate) c2d: CloudToDeviceSettings,
     /// Authorities of devices that a reset does not take away.
@@ -115,6 +118,7 @@ impl HubSettings {
             strictness: Strictness::Strict,
             connack_delay: Duration::ZERO,
             query_lag: Duration::ZERO,
+            query_dialect: Dialect::default(),
             c2d: CloudToDeviceSettings::default(),
             device_cas: Vec::new(),
             blob_dir: None,

@@ -106,4 +106,6 @@ impl HubState {
 }
 
 #[cfg(test)]
+mod concurrent_tests;
+#[cfg(test)]
 mod tests;

@@ -66,7 +66,7 @@ pub(crate) async fn keep_settled(hub: Arc<HubState>, period: Duration) {
         if hub.configurations.is_idle() {
             changed.await;
         } else {
-            let next = hub.clock.now().saturating_add(period);
+            let next = hub.clock.elapsed().saturating_add(period);
             let _ = hub.clock.timeout_at(next, changed).await;
         }
         hub.settle().await;
@@ -255,7 +255,7 @@ impl HubState {
         before: &Overlay,
     ) -> Result<(), ServiceError> {
         let desired = state.endpoint(target.module.as_ref())?.twin.desired();
-        match overlay.patch(before, desired.properties()) {
+        match overlay.patch(before, &desired.properties().to_json()) {
             None => Ok(()),
             Some(members) => self.write_desired(state, target, &members),
         }

@@ -316,16 +316,16 @@ proptest! {
                 .map(|(_, _, name, tree)| (id(&name.to_string()), settings(tree)))
                 .collect();
             let after = Overlay::of(parsed.iter().map(|(id, settings)| (id, settings)));
-            if let Some(patch) = after.patch(&overlay, twin.desired().properties()) {
+            if let Some(patch) = after.patch(&overlay, &twin.desired().properties().to_json()) {
                 write(&mut twin, &patch);
             }
             overlay = after;
             let trees: Vec<&Value> = stack.iter().map(|(_, _, _, tree)| *tree).collect();
             model.run(&trees);
-            let found: BTreeMap<_, _> = leaves(twin.desired().properties()).into_iter().collect();
+            let found: BTreeMap<_, _> = leaves(&twin.desired().properties().to_json()).into_iter().collect();
             prop_assert_eq!(found, model.values());
             // A second run finds nothing to do.
-            prop_assert_eq!(overlay.patch(&overlay, twin.desired().properties()), None);
+            prop_assert_eq!(overlay.patch(&overlay, &twin.desired().properties().to_json()), None);
         }
     }
 

@@ -82,3 +82,61 @@ fn wanted<T>(
             .ok_or_else(|| ServiceError::invalid(format!("{parameter} {name:?} is not known"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorCode;
+
+    #[test]
+    fn names_are_those_of_the_wire_and_of_dotnet_in_any_case() {
+        let parse = |job_type: &str, status: &str| JobFilter::parse(Some(job_type), Some(status));
+        for (name, wanted) in [
+            ("scheduleDeviceMethod", Wanted::Only(JobType::DeviceMethod)),
+            ("ScheduleDeviceMethod", Wanted::Only(JobType::DeviceMethod)),
+            ("SCHEDULEUPDATETWIN", Wanted::Only(JobType::UpdateTwin)),
+            ("ExportDevices", Wanted::Nothing),
+            ("ImportDevices", Wanted::Nothing),
+            ("export", Wanted::Nothing),
+            ("import", Wanted::Nothing),
+            ("Unknown", Wanted::Nothing),
+            ("", Wanted::Any),
+        ] {
+            assert_eq!(parse(name, "").unwrap().job_type, wanted, "{name}");
+        }
+        for status in [
+            JobStatus::Queued,
+            JobStatus::Scheduled,
+            JobStatus::Enqueued,
+            JobStatus::Running,
+            JobStatus::Completed,
+            JobStatus::Failed,
+            JobStatus::Cancelled,
+        ] {
+            for name in [
+                status.name().to_owned(),
+                status.name().to_uppercase(),
+                format!("{status:?}"),
+            ] {
+                assert_eq!(parse("", &name).unwrap().status, Wanted::Only(status), "{name}");
+            }
+        }
+        assert_eq!(
+            parse("", "canceled").unwrap().status,
+            Wanted::Only(JobStatus::Cancelled)
+        );
+        assert_eq!(JobFilter::parse(None, None).unwrap(), JobFilter::default());
+    }
+
+    #[test]
+    fn other_names_are_refused() {
+        for (job_type, status) in [
+            (Some("scheduleTwinUpdate"), None),
+            (None, Some("done")),
+            (Some(" "), None),
+        ] {
+            let error = JobFilter::parse(job_type, status).unwrap_err();
+            assert_eq!(error.code, ErrorCode::ArgumentInvalid);
+        }
+    }
+}

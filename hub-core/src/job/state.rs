@@ -110,13 +110,6 @@ impl Job {
         self.ended
     }
 
-    /// When the execution window closes, for a job that runs.
-    #[must_use]
-    pub fn window_end(&self) -> Option<Timestamp> {
-        let started = self.started.filter(|_| self.status == JobStatus::Running)?;
-        Some(started.saturating_add(self.request.max_execution))
-    }
-
     /// The reply to the call that created the job.
     #[must_use]
     pub fn created_view(&self) -> CreatedJob {
@@ -163,11 +156,14 @@ impl Job {
     }
 
     /// The job service has taken up the job: `enqueued` becomes `running`, and
-    /// the execution window opens.
-    pub fn start(&mut self, now: Timestamp) {
+    /// the execution window opens. Returns whether the job runs now.
+    pub fn start(&mut self, now: Timestamp) -> bool {
         if self.status == JobStatus::Enqueued {
             self.status = JobStatus::Running;
             self.started = Some(now);
+            true
+        } else {
+            false
         }
     }
 

@@ -36,7 +36,7 @@ fn running(rule: PartialFailure, devices: usize) -> Job {
     let mut job = queued(rule);
     job.plan();
     job.enqueue();
-    job.start(at(1));
+    assert!(job.start(at(1)));
     job.select(targets(devices), at(1));
     job
 }
@@ -71,9 +71,9 @@ fn a_job_passes_through_every_state() {
     let view = serde_json::to_value(job.view()).unwrap();
     assert!(view.get("endTime").is_none());
     assert!(view.get("deviceJobStatistics").is_none());
-    job.start(at(1));
+    assert!(job.start(at(1)));
     assert_eq!(job.status(), JobStatus::Running);
-    assert_eq!(job.window_end(), Some(at(61)));
+    assert!(!job.start(at(2)), "once only");
     job.select(targets(1), at(1));
     assert!(job.begin(0, at(2)));
     job.settle(0, answered(200), at(3));
@@ -148,7 +148,7 @@ fn records_tell_what_became_of_each_device() {
 fn targets_are_ordered_and_counted_once() {
     let mut job = queued(PartialFailure::default());
     job.enqueue();
-    job.start(at(1));
+    assert!(job.start(at(1)));
     let device = DeviceId::parse("b").unwrap();
     let module = Target {
         device: device.clone(),
@@ -204,7 +204,7 @@ fn the_result_depends_on_the_failures_and_the_rule() {
 fn a_bad_condition_fails_the_job_with_the_parsers_words() {
     let mut job = queued(PartialFailure::NeverFails);
     job.enqueue();
-    job.start(at(1));
+    assert!(job.start(at(1)));
     job.fail("SQL query parse failed due to following errors: …", at(2));
     let view = serde_json::to_value(job.view()).unwrap();
     assert_eq!(view["status"], "failed");
@@ -219,7 +219,7 @@ fn a_bad_condition_fails_the_job_with_the_parsers_words() {
 fn a_window_that_closes_before_the_query_answers_fails_the_job() {
     let mut job = queued(PartialFailure::NeverFails);
     job.enqueue();
-    job.start(at(1));
+    assert!(job.start(at(1)));
     job.close_window(at(61));
     assert_eq!(job.status(), JobStatus::Failed);
     assert!(job.select(targets(3), at(62)).is_empty());
@@ -233,7 +233,9 @@ fn a_job_can_be_cancelled_until_it_runs() {
         let all: [fn(&mut Job); 5] = [
             Job::plan,
             Job::enqueue,
-            |job| job.start(at(1)),
+            |job| {
+                job.start(at(1));
+            },
             |job| {
                 job.select(targets(2), at(1));
             },
@@ -413,7 +415,9 @@ proptest! {
             match event {
                 Event::Plan => job.plan(),
                 Event::Enqueue => job.enqueue(),
-                Event::Start => job.start(now),
+                Event::Start => {
+                    job.start(now);
+                }
                 Event::Select(count) => { job.select(targets(*count), now); }
                 Event::Begin(n) => { job.begin(*n, now); }
                 Event::Succeed(n) => job.settle(*n, answered(200), now),

@@ -112,7 +112,7 @@ pub(super) enum Expr<P> {
     /// Applied from left to right: `first op operand op operand …`.
     Arithmetic(Box<Expr<P>>, Vec<(Arithmetic, Expr<P>)>),
     Negate(Box<Expr<P>>),
-    /// As many arguments as the function takes.
+    /// Arguments as the function takes them.
     Call(Function, Vec<Expr<P>>),
 }
 

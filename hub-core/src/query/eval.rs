@@ -5,6 +5,7 @@
 //! which the parser bounds.
 
 use super::ast::Expr;
+use super::functions::Function;
 use super::row::Row;
 use super::value::{Arithmetic, Truth, Value};
 
@@ -44,12 +45,7 @@ pub(super) fn truth<P, R: Row<P> + ?Sized>(condition: &Expr<P>, row: &R) -> Trut
             let member = set.contains(&value(operand, row));
             if *negated { member.negate() } else { member }
         }
-        Expr::Call(function, arguments) => function.call(|index| {
-            // The parser has checked how many arguments there are.
-            arguments
-                .get(index)
-                .map_or(Value::Undefined, |argument| value(argument, row))
-        }),
+        Expr::Call(function, arguments) => call(*function, arguments, row).truth(),
         Expr::Literal(literal) => literal.value().truth(),
         Expr::Path(path) => row.get(path).truth(),
         Expr::Arithmetic(..) | Expr::Negate(_) => Truth::Undefined,
@@ -63,8 +59,18 @@ fn value<'a, P, R: Row<P> + ?Sized>(expr: &'a Expr<P>, row: &'a R) -> Value<'a> 
         Expr::Path(path) => row.get(path),
         Expr::Arithmetic(first, rest) => calculate(first, rest, row).map_or(Value::Undefined, Value::Number),
         Expr::Negate(operand) => number(operand, row).map_or(Value::Undefined, |n| Value::Number(-n)),
+        Expr::Call(function, arguments) => call(*function, arguments, row),
         condition => truth(condition, row).into(),
     }
+}
+
+fn call<'a, P, R: Row<P> + ?Sized>(function: Function, arguments: &'a [Expr<P>], row: &'a R) -> Value<'a> {
+    function.call(arguments.len(), |index| {
+        // The parser has checked how many arguments there are.
+        arguments
+            .get(index)
+            .map_or(Value::Undefined, |argument| value(argument, row))
+    })
 }
 
 fn calculate<P, R: Row<P> + ?Sized>(first: &Expr<P>, rest: &[(Arithmetic, Expr<P>)], row: &R) -> Option<f64> {

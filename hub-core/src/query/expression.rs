@@ -12,6 +12,7 @@
 //! ~~~~~~~~~~~~~~~~~~~~~~~~    condition
 //! ```
 
+use super::Dialect;
 use super::ast::{Expr, Name};
 use super::error::Fault;
 use super::functions::Function;
@@ -93,13 +94,19 @@ impl Parser<'_> {
 
     /// The list after IN or NIN.
     fn membership(&mut self, operand: Expr<Name>, negated: bool) -> Parsed {
-        self.expect(&Kind::LeftBracket, "'['")?;
-        let members = if *self.peek() == Kind::RightBracket {
+        let parentheses = self.dialect == Dialect::Lenient && self.eat(&Kind::LeftParen);
+        let (close, expected) = if parentheses {
+            (Kind::RightParen, "',' or ')'")
+        } else {
+            self.expect(&Kind::LeftBracket, "'['")?;
+            (Kind::RightBracket, "',' or ']'")
+        };
+        let members = if *self.peek() == close {
             Vec::new()
         } else {
             self.list(Self::member)?
         };
-        self.expect(&Kind::RightBracket, "',' or ']'")?;
+        self.expect(&close, expected)?;
         Ok(Expr::In {
             operand: Box::new(operand),
             set: members.into_iter().collect(),
@@ -192,7 +199,7 @@ impl Parser<'_> {
 
     /// `FUNCTION(argument, …)`
     fn call(&mut self, name: &str) -> Parsed {
-        let function = Function::find(name).map_err(|hint| self.fault(&hint))?;
+        let function = Function::find(name, self.dialect).map_err(|hint| self.fault(hint))?;
         let name_at = self.at();
         self.advance();
         self.expect(&Kind::LeftParen, "'('")?;
@@ -203,16 +210,21 @@ impl Parser<'_> {
             self.nested(|parser| parser.list(Self::sum))?
         };
         self.expect(&Kind::RightParen, "',' or ')'")?;
-        if arguments.len() != function.arity() {
+        let arity = function.arity();
+        if !arity.contains(&arguments.len()) {
+            let takes = match (*arity.start(), *arity.end()) {
+                (least, usize::MAX) => format!("at least {least}"),
+                (least, most) if least < most => format!("{least} to {most}"),
+                (exactly, _) => exactly.to_string(),
+            };
             let hint = format!(
-                "the function takes {} argument(s), found {}",
-                function.arity(),
+                "the function takes {takes} argument(s), found {}",
                 arguments.len()
             );
             return Err(Fault::unexpected(name_at, name, Some(&hint)));
         }
         if function.takes_path() && !arguments.iter().all(|argument| matches!(argument, Expr::Path(_))) {
-            let message = format!("{} takes a path", function.name());
+            let message = format!("{} takes a path", name.to_ascii_uppercase());
             return Err(Fault::new(arguments_at, message));
         }
         Ok(Expr::Call(function, arguments))

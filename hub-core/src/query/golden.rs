@@ -6,6 +6,7 @@
 //! query text, possibly of several lines, or one of
 //!
 //! * `condition …`: runs a condition as a job would,
+//! * `lenient …`: runs a query in the lenient dialect,
 //! * `ids …`: prints the devices that a query can be answered from,
 //! * `equalities …`: prints the paths by which an index could answer a query,
 //!   with how many values.
@@ -19,7 +20,7 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
-use super::{Query, QueryError, Selection, Source};
+use super::{Dialect, Query, QueryError, Selection, Source};
 
 #[test]
 fn scripts_print_what_they_say() {
@@ -84,6 +85,8 @@ impl Rows {
         let text = text.join("\n");
         let printed = if let Some(condition) = text.strip_prefix("condition ") {
             Query::from_condition(condition).map(|query| self.result(&query))
+        } else if let Some(query) = text.strip_prefix("lenient ") {
+            Query::parse_in(Dialect::Lenient, query).map(|query| self.result(&query))
         } else if let Some(query) = text.strip_prefix("ids ") {
             Query::parse(query).map(|query| format!("{:?}", query.device_ids()))
         } else if let Some(query) = text.strip_prefix("equalities ") {

@@ -50,7 +50,7 @@ pub use error::QueryError;
 pub use plan::{Equality, ValueKey};
 pub use row::{Attribute, Path, Row, walk};
 pub use select::{Aggregation, Grouping, Projection, Selection};
-pub use value::Value;
+pub use value::{Members, Value};
 
 /// A query that has been parsed and checked, ready to run over rows.
 #[derive(Debug, Clone)]
@@ -76,8 +76,16 @@ impl Query {
     /// Says where the text breaks a rule of the language, or that it has more
     /// than [`limits::QUERY_CHARS`] characters.
     pub fn parse(text: &str) -> Result<Self, QueryError> {
+        Self::parse_in(Dialect::Service, text)
+    }
+
+    /// As [`Query::parse`], in a dialect.
+    ///
+    /// # Errors
+    /// As [`Query::parse`].
+    pub fn parse_in(dialect: Dialect, text: &str) -> Result<Self, QueryError> {
         check_length(text)?;
-        compile(text, check::check)
+        compile(text, dialect, check::check)
     }
 
     /// Reads the condition of a job or a configuration: what would follow
@@ -90,8 +98,16 @@ impl Query {
     /// first character is in column 29, or in column 10 when it starts with
     /// FROM.
     pub fn from_condition(condition: &str) -> Result<Self, QueryError> {
+        Self::from_condition_in(Dialect::Service, condition)
+    }
+
+    /// As [`Query::from_condition`], in a dialect.
+    ///
+    /// # Errors
+    /// As [`Query::from_condition`].
+    pub fn from_condition_in(dialect: Dialect, condition: &str) -> Result<Self, QueryError> {
         check_length(condition)?;
-        compile(&complete(condition), check::check_condition)
+        compile(&complete(condition), dialect, check::check_condition)
     }
 
     /// The collection that the rows come from.
@@ -180,6 +196,19 @@ impl Query {
     }
 }
 
+/// How much of a text is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// What the service accepts.
+    #[default]
+    Service,
+    /// Also the functions that are documented for message routing only
+    /// (`LOWER`, `IS_STRING`, `CONTAINS`, …; not `TWIN_CHANGE_INCLUDES`, which
+    /// asks about a message), and lists in parentheses, `IN ('a', 'b')`. The
+    /// service answers 400 to these.
+    Lenient,
+}
+
 /// The collection that a query is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
@@ -226,8 +255,12 @@ impl ItemType {
     }
 }
 
-fn compile(text: &str, check: fn(Statement) -> Result<Query, Fault>) -> Result<Query, QueryError> {
-    parser::statement(text)
+fn compile(
+    text: &str,
+    dialect: Dialect,
+    check: fn(Statement) -> Result<Query, Fault>,
+) -> Result<Query, QueryError> {
+    parser::statement(text, dialect)
         .and_then(check)
         .map_err(|fault| fault.locate(text))
 }

@@ -3,6 +3,7 @@
 //! Checks syntax only; what the names mean is looked up afterwards. Statements
 //! are here, conditions in [`expression`](super::expression).
 
+use super::Dialect;
 use super::ast::{Column, Expr, Item, Items, Measure, Name, Segment, Statement};
 use super::error::Fault;
 use super::lexer::{self, Kind, Token};
@@ -34,8 +35,8 @@ const UNSUPPORTED: &[&str] = &[
 ];
 
 /// Reads a whole query.
-pub(super) fn statement(text: &str) -> Result<Statement, Fault> {
-    let mut parser = Parser::new(text)?;
+pub(super) fn statement(text: &str, dialect: Dialect) -> Result<Statement, Fault> {
+    let mut parser = Parser::new(text, dialect)?;
     let statement = parser.statement()?;
     parser.finish()?;
     Ok(statement)
@@ -44,6 +45,7 @@ pub(super) fn statement(text: &str) -> Result<Statement, Fault> {
 /// A reading position in the tokens of a text.
 pub(super) struct Parser<'t> {
     text: &'t str,
+    pub(super) dialect: Dialect,
     /// Ends with [`Kind::End`], which is never passed.
     tokens: Vec<Token<'t>>,
     next: usize,
@@ -52,9 +54,10 @@ pub(super) struct Parser<'t> {
 }
 
 impl<'t> Parser<'t> {
-    fn new(text: &'t str) -> Result<Self, Fault> {
+    fn new(text: &'t str, dialect: Dialect) -> Result<Self, Fault> {
         Ok(Self {
             text,
+            dialect,
             tokens: lexer::tokens(text)?,
             next: 0,
             depth: 0,

@@ -6,7 +6,7 @@
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::{Query, Row};
+use super::{Dialect, Query, Row};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(10_000))]
@@ -17,9 +17,11 @@ proptest! {
         let query = Query::from_condition(&text);
         prop_assert!(query.is_ok(), "{}: {:?}", text, query);
         let query = query.unwrap();
+        let lenient = Query::from_condition_in(Dialect::Lenient, &text).unwrap();
         for row in &rows {
             let expected = term.value(row) == Some(json!(true));
             prop_assert_eq!(query.matches(row), expected, "{} over {}", text, row);
+            prop_assert_eq!(lenient.matches(row), expected, "{} over {}", text, row);
             if let (true, Some(ids)) = (expected, query.device_ids()) {
                 prop_assert!(ids.contains(&row["deviceId"].as_str().unwrap()), "{} over {}", text, row);
             }

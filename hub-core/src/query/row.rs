@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde_json::{Map, Value as Json};
 
-use super::value::Value;
+use super::value::{Members, Value};
+use crate::twin::Object;
 
 /// A twin, module twin or job record as a query sees it.
 ///
@@ -165,11 +166,19 @@ impl fmt::Display for Path {
     }
 }
 
-/// Follows `keys` into a JSON object; no keys at all mean the object itself.
+/// Follows `keys` into a section of a twin; no keys at all mean the section.
 #[must_use]
-pub fn walk<'a>(object: &'a Map<String, Json>, keys: &[Box<str>]) -> Value<'a> {
+pub fn walk<'a>(section: &'a Object, keys: &[Box<str>]) -> Value<'a> {
+    if keys.is_empty() {
+        return Value::Object(Members::Twin(section));
+    }
+    section.at(keys).map_or(Value::Undefined, Value::from)
+}
+
+/// Follows `keys` into a JSON object; no keys at all mean the object itself.
+fn walk_json<'a>(object: &'a Map<String, Json>, keys: &[Box<str>]) -> Value<'a> {
     let Some((first, rest)) = keys.split_first() else {
-        return Value::Object(std::borrow::Cow::Borrowed(object));
+        return Value::Object(Members::Json(std::borrow::Cow::Borrowed(object)));
     };
     object
         .get(&**first)
@@ -191,7 +200,7 @@ impl Row for Json {
         };
         match attribute {
             None => Value::Undefined,
-            Some(Json::Object(object)) => walk(object, &path.keys),
+            Some(Json::Object(object)) => walk_json(object, &path.keys),
             Some(json) if path.keys.is_empty() => Value::from(json),
             Some(_) => Value::Undefined,
         }

@@ -8,6 +8,8 @@ use std::cmp::Ordering;
 
 use serde_json::{Map, Value as Json};
 
+use crate::twin::{Node, Object};
+
 /// What a path or an expression is worth in one row. Borrows from the row
 /// wherever the row holds the value as such.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +28,34 @@ pub enum Value<'a> {
     /// An array; it can be selected and searched, but not compared.
     Array(Cow<'a, [Json]>),
     /// An object; it can be selected and tested for existence only.
-    Object(Cow<'a, Map<String, Json>>),
+    Object(Members<'a>),
+}
+
+/// An object where it stands: it becomes JSON only if it is selected.
+#[derive(Debug, Clone)]
+pub enum Members<'a> {
+    /// In a JSON document, or made for the query.
+    Json(Cow<'a, Map<String, Json>>),
+    /// In a twin.
+    Twin(&'a Object),
+}
+
+impl Members<'_> {
+    fn into_json(self) -> Map<String, Json> {
+        match self {
+            Self::Json(members) => members.into_owned(),
+            Self::Twin(members) => members.to_json(),
+        }
+    }
+}
+
+impl PartialEq for Members<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Json(a), Self::Json(b)) => a == b,
+            (a, b) => a.clone().into_json() == b.clone().into_json(),
+        }
+    }
 }
 
 impl Value<'_> {
@@ -41,7 +70,7 @@ impl Value<'_> {
             Self::Number(n) => return json_number(n),
             Self::Str(s) => Json::String(s.into_owned()),
             Self::Array(a) => Json::Array(a.into_owned()),
-            Self::Object(o) => Json::Object(o.into_owned()),
+            Self::Object(o) => Json::Object(o.into_json()),
         })
     }
 
@@ -55,7 +84,7 @@ impl Value<'_> {
             Self::Number(n) => Value::Number(n),
             Self::Str(s) => Value::Str(Cow::Owned(s.into_owned())),
             Self::Array(a) => Value::Array(Cow::Owned(a.into_owned())),
-            Self::Object(o) => Value::Object(Cow::Owned(o.into_owned())),
+            Self::Object(o) => Value::Object(Members::Json(Cow::Owned(o.into_json()))),
         }
     }
 
@@ -76,7 +105,19 @@ impl<'a> From<&'a Json> for Value<'a> {
             Json::Number(n) => n.as_f64().map_or(Self::Undefined, Self::Number),
             Json::String(s) => Self::Str(Cow::Borrowed(s)),
             Json::Array(a) => Self::Array(Cow::Borrowed(a)),
-            Json::Object(o) => Self::Object(Cow::Borrowed(o)),
+            Json::Object(o) => Self::Object(Members::Json(Cow::Borrowed(o))),
+        }
+    }
+}
+
+impl<'a> From<&'a Node> for Value<'a> {
+    fn from(node: &'a Node) -> Self {
+        match node {
+            Node::Bool(b) => Self::Bool(*b),
+            Node::Number(n) => n.as_f64().map_or(Self::Undefined, Self::Number),
+            Node::Text(s) => Self::Str(Cow::Borrowed(s)),
+            Node::Array(a) => Self::Array(Cow::Borrowed(a)),
+            Node::Object(o) => Self::Object(Members::Twin(o)),
         }
     }
 }

@@ -2,11 +2,11 @@
 //! object per line.
 
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::authentication::Authentication;
 use super::{Capabilities, DeviceIdentity, ModuleIdentity, Status};
-use crate::twin::{Section, Twin};
+use crate::twin::{Object, Section, Twin};
 
 /// Whether an export holds keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Serialize for ExportLine<'_> {
             authentication: Credentials<'a>,
             #[serde(rename = "twinETag")]
             twin_etag: &'a str,
-            tags: &'a Map<String, Value>,
+            tags: &'a Object,
             properties: Properties<'a>,
             #[serde(skip_serializing_if = "Option::is_none")]
             capabilities: Option<Capabilities>,

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::patch::SectionPatch;
-use super::{ReportedPatch, Twin, TwinPatch, json_bytes};
+use super::patch::{SectionPatch, nulls};
+use super::{Object, ReportedPatch, Twin, TwinPatch, json_bytes};
 use crate::ids::Target;
 use crate::time::Timestamp;
 
@@ -20,9 +20,9 @@ impl TwinChange {
     /// What merging `patch` into `twin` will write.
     #[must_use]
     pub fn of_merge(patch: &TwinPatch, twin: &Twin) -> Self {
-        let members = |section: &SectionPatch, current: &Map<String, Value>| match section {
+        let members = |section: &SectionPatch, current: &Object| match section {
             SectionPatch::Members(members) => members.clone(),
-            SectionPatch::Null => current.keys().map(|key| (key.clone(), Value::Null)).collect(),
+            SectionPatch::Null => nulls(current),
         };
         Self {
             tags: patch.tags.as_ref().map(|section| members(section, twin.tags())),
@@ -100,7 +100,7 @@ pub fn event_document(target: &Target, twin: &Twin) -> Vec<u8> {
     body["etag"] = twin.etag().into();
     body["version"] = twin.version().into();
     if !twin.tags().is_empty() {
-        body["tags"] = twin.tags().clone().into();
+        body["tags"] = twin.tags().to_json().into();
     }
     body["properties"] = json!({ "desired": twin.desired(), "reported": twin.reported() });
     json_bytes(&body)

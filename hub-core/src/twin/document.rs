@@ -1,9 +1,8 @@
 //! A twin as the service prints it, identity and connection facts included.
 
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
 
-use super::{Section, Twin};
+use super::{Object, Section, Twin};
 use crate::configuration::Overlay;
 use crate::ids::{DeviceId, ModuleId};
 use crate::registry::{
@@ -98,7 +97,7 @@ struct Members<'a> {
     x509_thumbprint: &'a Thumbprints,
     model_id: &'a str,
     version: u64,
-    tags: &'a Map<String, Value>,
+    tags: &'a Object,
     properties: Properties<'a>,
     capabilities: Capabilities,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! Merge patch on a section's content, and the size that limits it.
+//! Changes of a section's content, and the size that limits it.
 //!
 //! Expects patches that the `check` module has accepted, which bounds the
 //! recursion to the greatest legal nesting.
@@ -6,6 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::section::SectionName;
+use super::tree::{Node, Object};
 use crate::error::ServiceError;
 
 /// Size of a number in the service's count, whatever its digits (twins).
@@ -27,13 +28,13 @@ pub(super) enum Change<'a> {
 /// A tree of properties that knows its size.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Properties {
-    map: Map<String, Value>,
+    tree: Object,
     size: usize,
 }
 
 impl Properties {
-    pub(super) fn map(&self) -> &Map<String, Value> {
-        &self.map
+    pub(super) fn tree(&self) -> &Object {
+        &self.tree
     }
 
     pub(super) fn size(&self) -> usize {
@@ -56,7 +57,7 @@ impl Properties {
             Some(Change::Replace(content)) => size_of(content),
             // Added before subtracted: what a merge removes is part of the size.
             Some(Change::Merge(patch)) => {
-                let shift = shift_by(&self.map, patch);
+                let shift = shift_by(&self.tree, patch);
                 (self.size + shift.added).saturating_sub(shift.removed)
             }
         };
@@ -69,43 +70,12 @@ impl Properties {
     /// Carries out `change`; `size` is what [`Properties::size_after`] said of it.
     pub(super) fn apply(&mut self, change: Change<'_>, size: usize) {
         match change {
-            Change::Merge(patch) => merge(&mut self.map, patch),
-            Change::Replace(content) => self.map = without_nulls(content),
-            Change::Clear => self.map = Map::new(),
+            Change::Merge(patch) => self.tree.merge(patch),
+            Change::Replace(content) => self.tree = Object::without_nulls(content),
+            Change::Clear => self.tree = Object::default(),
         }
         self.size = size;
     }
-}
-
-fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
-    for (key, value) in patch {
-        match (value, target.get_mut(key)) {
-            (Value::Null, None) => {}
-            (Value::Null, Some(_)) => {
-                target.remove(key);
-            }
-            (Value::Object(members), Some(Value::Object(inner))) => merge(inner, members),
-            (value, Some(slot)) => *slot = without_null_members(value),
-            (value, None) => {
-                target.insert(key.clone(), without_null_members(value));
-            }
-        }
-    }
-}
-
-/// A value as it is stored where nothing to merge with exists.
-fn without_null_members(value: &Value) -> Value {
-    match value {
-        Value::Object(members) => Value::Object(without_nulls(members)),
-        // Arrays are opaque, and checked to hold no nulls.
-        other => other.clone(),
-    }
-}
-
-fn without_nulls(members: &Map<String, Value>) -> Map<String, Value> {
-    let mut stored = Map::new();
-    merge(&mut stored, members);
-    stored
 }
 
 /// How much a merge adds and removes.
@@ -115,18 +85,18 @@ struct Shift {
     removed: usize,
 }
 
-fn shift_by(target: &Map<String, Value>, patch: &Map<String, Value>) -> Shift {
+fn shift_by(target: &Object, patch: &Map<String, Value>) -> Shift {
     let mut shift = Shift::default();
     for (key, value) in patch {
         match (value, target.get(key)) {
-            (Value::Object(members), Some(Value::Object(inner))) => {
+            (Value::Object(members), Some(Node::Object(inner))) => {
                 let inner = shift_by(inner, members);
                 shift.added += inner.added;
                 shift.removed += inner.removed;
             }
             (value, old) => {
                 shift.added += member_size(key, value);
-                shift.removed += old.map_or(0, |old| member_size(key, old));
+                shift.removed += old.map_or(0, |old| text_size(key) + node_size(old));
             }
         }
     }
@@ -154,6 +124,19 @@ fn value_size(value: &Value) -> usize {
         Value::String(text) => text_size(text),
         Value::Array(items) => items.iter().map(value_size).sum(),
         Value::Object(members) => size_of(members),
+    }
+}
+
+fn node_size(node: &Node) -> usize {
+    match node {
+        Node::Bool(_) => BOOLEAN_SIZE,
+        Node::Number(_) => NUMBER_SIZE,
+        Node::Text(text) => text_size(text),
+        Node::Array(items) => items.iter().map(value_size).sum(),
+        Node::Object(inner) => inner
+            .iter()
+            .map(|(name, node)| text_size(name) + node_size(node))
+            .sum(),
     }
 }
 

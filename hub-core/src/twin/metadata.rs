@@ -7,11 +7,8 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::merge::Change;
+use super::sorted::{Fate, Sorted};
 use crate::time::Timestamp;
-
-/// Children up to which a node grows one at a time: most objects of a twin
-/// have very few members, and a vector's own first step is four.
-const EXACT_GROWTH: usize = 4;
 
 /// When a property changed last, and the same for its members if it is an
 /// object. Arrays and empty objects have no members.
@@ -20,8 +17,7 @@ const EXACT_GROWTH: usize = 4;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metadata {
     stamp: Stamp,
-    // Sorted by key, and a vector because most objects are small.
-    children: Vec<(Box<str>, Metadata)>,
+    children: Sorted<Metadata>,
 }
 
 /// The moment of a write, with the section's new version where the service
@@ -36,7 +32,7 @@ impl Metadata {
     pub(super) fn new(stamp: Stamp) -> Self {
         Self {
             stamp,
-            children: Vec::new(),
+            children: Sorted::new(),
         }
     }
 
@@ -55,8 +51,7 @@ impl Metadata {
     /// The metadata of a member.
     #[must_use]
     pub fn child(&self, key: &str) -> Option<&Self> {
-        let index = self.find(key).ok()?;
-        self.children.get(index).map(|(_, child)| child)
+        self.children.get(key)
     }
 
     /// Follows a change of the properties.
@@ -77,32 +72,24 @@ impl Metadata {
     /// Stamps what `patch` mentions, and this node as its ancestor.
     fn merge(&mut self, patch: &Map<String, Value>, stamp: Stamp) {
         self.stamp = stamp;
-        for (key, value) in patch {
-            match value {
-                Value::Null => {
-                    if let Ok(index) = self.find(key) {
-                        self.children.remove(index);
-                    }
+        self.children
+            .merge(patch.iter(), |value, child| match (value, child) {
+                (Value::Null, _) => Fate::Removed,
+                (Value::Object(members), Some(child)) => {
+                    child.merge(members, stamp);
+                    Fate::Kept
                 }
-                Value::Object(members) => self.child_or_insert(key, stamp).merge(members, stamp),
-                _ => *self.child_or_insert(key, stamp) = Self::new(stamp),
-            }
-        }
-    }
-
-    fn child_or_insert(&mut self, key: &str, stamp: Stamp) -> &mut Self {
-        let index = self.find(key).unwrap_or_else(|index| {
-            if self.children.len() < EXACT_GROWTH {
-                self.children.reserve_exact(1);
-            }
-            self.children.insert(index, (key.into(), Self::new(stamp)));
-            index
-        });
-        &mut self.children[index].1
-    }
-
-    fn find(&self, key: &str) -> Result<usize, usize> {
-        self.children.binary_search_by(|(k, _)| (**k).cmp(key))
+                (Value::Object(members), None) => {
+                    let mut child = Self::new(stamp);
+                    child.merge(members, stamp);
+                    Fate::Added(child)
+                }
+                (_, Some(child)) => {
+                    *child = Self::new(stamp);
+                    Fate::Kept
+                }
+                (_, None) => Fate::Added(Self::new(stamp)),
+            });
     }
 }
 
@@ -113,8 +100,8 @@ impl Serialize for Metadata {
         if let Some(version) = self.stamp.version {
             map.serialize_entry("$lastUpdatedVersion", &version)?;
         }
-        for (key, child) in &self.children {
-            map.serialize_entry(&**key, child)?;
+        for (key, child) in self.children.iter() {
+            map.serialize_entry(key, child)?;
         }
         map.end()
     }

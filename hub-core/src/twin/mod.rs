@@ -18,8 +18,10 @@ mod merge;
 mod metadata;
 mod patch;
 mod section;
+mod sorted;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::io::Write;
 use std::num::NonZeroU64;
@@ -29,13 +31,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 pub use change::{TwinChange, event_document};
 pub use document::{TwinDocument, TwinOwner};
 pub use metadata::Metadata;
 pub use patch::{ReportedPatch, TwinPatch};
 pub use section::Section;
+pub use tree::{Node, Object};
 
 use crate::error::ServiceError;
 use crate::registry::IfMatch;
@@ -91,8 +93,8 @@ impl Twin {
 
     /// The tags, which only the service sees.
     #[must_use]
-    pub fn tags(&self) -> &Map<String, Value> {
-        self.tags.map()
+    pub fn tags(&self) -> &Object {
+        self.tags.tree()
     }
 
     /// What the service wants of the device.

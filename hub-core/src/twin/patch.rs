@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::check;
 use super::json_bytes;
 use super::merge::Change;
 use super::section::SectionName;
+use super::tree::Object;
 use crate::error::ServiceError;
 use crate::json;
 
@@ -111,24 +113,29 @@ impl DesiredPatch {
     }
 
     /// What the notification of a merge says before `$version`.
-    pub(super) fn notification_head(&self, current: &Map<String, Value>) -> Cow<'_, [u8]> {
+    pub(super) fn notification_head(&self, current: &Object) -> Cow<'_, [u8]> {
         match self.section {
             SectionPatch::Members(_) => Cow::Borrowed(&self.head),
             // Devices merge what they are told into what they know, so each
             // property that goes has to be named.
-            SectionPatch::Null => {
-                let nulls = current.keys().map(|key| (key.clone(), Value::Null)).collect();
-                Cow::Owned(open_object(&nulls))
-            }
+            SectionPatch::Null => Cow::Owned(open_object(&nulls(current))),
         }
     }
 }
 
+/// The patch that removes every member of `current`.
+pub(super) fn nulls(current: &Object) -> Map<String, Value> {
+    current
+        .iter()
+        .map(|(name, _)| (name.to_owned(), Value::Null))
+        .collect()
+}
+
 /// An object's JSON text up to where a further member would follow.
-pub(super) fn open_object(members: &Map<String, Value>) -> Vec<u8> {
+pub(super) fn open_object(members: &impl Serialize) -> Vec<u8> {
     let mut text = json_bytes(members);
     text.pop();
-    if !members.is_empty() {
+    if text.len() > 1 {
         text.push(b',');
     }
     text

@@ -3,10 +3,10 @@
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
 
 use super::merge::{Change, Properties};
 use super::metadata::{Metadata, Stamp};
+use super::tree::Object;
 use crate::error::{ErrorCode, ServiceError};
 use crate::limits;
 use crate::time::Timestamp;
@@ -39,8 +39,8 @@ impl Section {
 
     /// The properties without `$metadata` and `$version`.
     #[must_use]
-    pub fn properties(&self) -> &Map<String, Value> {
-        self.properties.map()
+    pub fn properties(&self) -> &Object {
+        self.properties.tree()
     }
 
     /// `$version`: starts at 1 and grows by one with each accepted write.
@@ -95,9 +95,7 @@ impl Section {
 impl Serialize for Section {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.properties().len() + 2))?;
-        for (key, value) in self.properties() {
-            map.serialize_entry(key, value)?;
-        }
+        self.properties().serialize_into(&mut map)?;
         map.serialize_entry("$metadata", &self.metadata)?;
         map.serialize_entry("$version", &self.version)?;
         map.end()
@@ -111,9 +109,7 @@ impl Serialize for Versioned<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(section) = self;
         let mut map = serializer.serialize_map(Some(section.properties().len() + 1))?;
-        for (key, value) in section.properties() {
-            map.serialize_entry(key, value)?;
-        }
+        section.properties().serialize_into(&mut map)?;
         map.serialize_entry("$version", &section.version)?;
         map.end()
     }

@@ -7,7 +7,7 @@
 )]
 
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::error::ErrorCode;
@@ -33,8 +33,8 @@ fn payload(change: Option<DesiredChange>) -> String {
     String::from_utf8(change.unwrap().payload.to_vec()).unwrap()
 }
 
-fn tree(members: &Map<String, Value>) -> Value {
-    Value::Object(members.clone())
+fn tree(members: &Object) -> Value {
+    Value::Object(members.to_json())
 }
 
 #[test]

@@ -69,6 +69,56 @@ run(async () => {
   assert.equal(byDevice[offline.deviceId].status, 'failed');
   assert.equal(byDevice[offline.deviceId].error.code, 'DeviceNotOnline');
 
+  // A module is a target of its own: a condition may bring its collection along.
+  const { responseBody: module } = await devices.addModule({ deviceId: online.deviceId, moduleId: unique('module') });
+  const moduleClient = await connect(module);
+  moduleClient.onMethod('lockDoor', (request, response) => response.send(200, 'module', () => {}));
+  const moduleJob = unique('job');
+  const ofModule = `FROM devices.modules WHERE moduleId = '${module.moduleId}'`;
+  await jobs.scheduleDeviceMethod(moduleJob, ofModule, method, now(), 60);
+  assert.equal((await final(moduleJob)).deviceJobStatistics.succeededCount, 1);
+  const [moduleRecord] = await records(moduleJob);
+  assert.deepEqual([moduleRecord.deviceId, moduleRecord.moduleId], [online.deviceId, module.moduleId]);
+  assert.deepEqual(moduleRecord.outcome.deviceMethodResponse, { status: 200, payload: 'module' });
+
+  // While a device takes its time the job runs, its statistics add up and the device's record is open.
+  const slow = await createDevice('jobs');
+  const slowClient = await connect(slow);
+  let answer;
+  slowClient.onDeviceMethod('lockDoor', (request, response) => { answer = () => response.send(200, 'at last', () => {}); });
+  const waiting = unique('job');
+  await jobs.scheduleDeviceMethod(waiting, `deviceId IN ['${online.deviceId}', '${slow.deviceId}']`, method, now(), 60);
+  const running = await eventually('the first answer', async () => {
+    const job = await read(waiting);
+    return job.deviceJobStatistics?.succeededCount === 1 && job;
+  });
+  assert.equal(running.status, 'running');
+  assert.deepEqual(running.deviceJobStatistics, { deviceCount: 2, failedCount: 0, succeededCount: 1, runningCount: 1, pendingCount: 0 });
+  const open = (await records(waiting)).find((record) => record.deviceId === slow.deviceId);
+  assert.equal(open.status, 'running');
+  assert.match(open.endTimeUtc, /^0001-01-01T/, 'never null');
+  await rejects(jobs.cancelJob(waiting), { name: 'InvalidEtagError', status: 412, code: 'JobRunPreconditionFailed' });
+  (await eventually('the call', () => answer))();
+  assert.equal((await final(waiting)).deviceJobStatistics.succeededCount, 2);
+
+  // A window that ends before the device has answered.
+  const brief = unique('job');
+  await jobs.scheduleDeviceMethod(brief, `deviceId = '${slow.deviceId}'`, method, now(), 1);
+  const ended = await final(brief);
+  assert.equal(ended.status, 'failed');
+  assert.match(ended.failureReason, /JobTimedOut/);
+  assert.equal((await records(brief))[0].error.code, 'JobTimedOut');
+
+  // A start that is near: not before its time.
+  const soon = unique('job');
+  const due = new Date(Date.now() + 2_000);
+  await jobs.scheduleTwinUpdate(soon, only, { etag: '*', tags: { soon: true } }, due, 60);
+  assert.equal((await devices.getTwin(online.deviceId)).responseBody.tags.soon, undefined);
+  const onTime = await final(soon);
+  assert.ok(Date.parse(onTime.endTime) >= due.getTime(), `${onTime.endTime} before ${due.toISOString()}`);
+  assert.equal((await devices.getTwin(online.deviceId)).responseBody.tags.soon, true);
+  await devices.updateTwin(online.deviceId, { tags: { soon: null } }, '*');
+
   // A device that answers with an error has answered.
   const failing = unique('job');
   await jobs.scheduleDeviceMethod(failing, only, { methodName: 'fail', responseTimeoutInSeconds: 15 }, now(), 60);
@@ -120,6 +170,7 @@ run(async () => {
   assert.ok(finished.some((job) => job.jobId === twinJob));
   assert.ok(finished.every((job) => job.type === 'scheduleUpdateTwin' && job.status === 'completed'));
   assert.ok((await listed(undefined, 'cancelled')).some((job) => job.jobId === ahead));
+  assert.ok((await listed('scheduleDeviceMethod', 'failed')).some((job) => job.jobId === brief));
   const paged = await allPages(jobs.createQuery(undefined, undefined, 2));
   assert.ok(paged.sizes.length > 2 && paged.sizes.slice(0, -1).every((size) => size === 2), String(paged.sizes));
   assert.equal(new Set(paged.rows.map((job) => job.jobId)).size, paged.rows.length);

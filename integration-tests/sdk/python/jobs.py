@@ -193,6 +193,14 @@ def requests_that_are_refused():
     good = {"jobId": job_id, "type": "scheduleUpdateTwin", "updateTwin": {"etag": "*", "tags": {}}, "queryCondition": "*",
             "startTime": "2099-01-01T00:00:00Z", "maxExecutionTimeInSeconds": 60}  # fmt: skip
     refused(rest("PUT", f"/jobs/v2/{job_id}", good), 409, "JobAlreadyExists")
+    with raises(409, "JobAlreadyExists"):
+        scheduled_jobs().create_scheduled_job(
+            job_id,
+            JobRequest(
+                job_id=job_id, type="scheduleUpdateTwin", update_twin=Twin(etag="*", tags={}), query_condition="*",
+                start_time=in_seconds(3600), max_execution_time_in_seconds=60,
+            ),
+        )  # fmt: skip
     scheduled_jobs().cancel_scheduled_job(job_id)
     for change in (
         {"type": "scheduleTwinUpdate"}, {"updateTwin": {"tags": {}}}, {"updateTwin": {"etag": "AAAAAAAAAAE="}}, {"updateTwin": None},
@@ -210,6 +218,30 @@ def requests_that_are_refused():
 
 
 @case
+def jobs_are_listed_in_pages():
+    device = new_device("jobs")
+    made = [create(one_of([device]), twin=Twin(etag="*", tags={}), start=in_seconds(3600)) for _ in range(5)]
+    eventually(lambda: scheduled_jobs().get_scheduled_job(made[-1]).status == "scheduled", "the last job to be scheduled")
+    path, listed, headers = "/jobs/v2/query?jobStatus=scheduled", [], {"x-ms-max-item-count": "2"}
+    while True:
+        answer = rest("GET", path, headers=headers)
+        equal((answer.status, answer.headers["x-ms-item-type"]), (200, "JobResponse"))
+        listed += [job["jobId"] for job in answer.body]
+        if not (token := answer.headers.get("x-ms-continuation")):
+            break
+        equal(len(answer.body), 2)
+        headers["x-ms-continuation"] = token
+    equal([job_id for job_id in listed if job_id in made], made[::-1])
+    # The size and the token may be part of the address as well.
+    first = rest("GET", f"{path}&pageSize=2")
+    equal(len(first.body), 2)
+    second = rest("GET", f"{path}&pageSize=2&continuationToken={first.headers['x-ms-continuation']}")
+    assert not {job["jobId"] for job in first.body} & {job["jobId"] for job in second.body}
+    for job_id in made:
+        scheduled_jobs().cancel_scheduled_job(job_id)
+
+
+@case
 def jobs_are_listed():
     device = new_device("jobs")
     job_id = create(one_of([device]), twin=Twin(etag="*", tags={"x": 1}))
@@ -218,6 +250,11 @@ def jobs_are_listed():
     equal((answer.status, answer.headers["x-ms-item-type"]), (200, "JobResponse"))
     assert job_id in {job["jobId"] for job in answer.body}
     equal({job["type"] for job in answer.body}, {"scheduleUpdateTwin"})
+    # The names of the .NET enumerations are as good; no scheduled job is an export.
+    same = rest("GET", "/jobs/v2/query?jobType=ScheduleUpdateTwin&jobStatus=Completed")
+    assert job_id in {job["jobId"] for job in same.body}
+    equal(rest("GET", "/jobs/v2/query?jobType=ExportDevices").body, [])
+    refused(rest("GET", "/jobs/v2/query?jobStatus=done"), 400, "ArgumentInvalid")
     # The service answers an array; the Python SDK expects an object and says so.
     with raises(DeserializationError):
         scheduled_jobs().query_scheduled_jobs("scheduleUpdateTwin", "completed")

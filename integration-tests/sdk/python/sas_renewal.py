@@ -44,7 +44,7 @@ def device_token(device, key=None, policy=None, ttl=3600.0, resource=None):
 def tokens_are_renewed_and_subscriptions_remembered():
     telemetry_position()
     device = new_device("renewal")
-    client = client_of(device, sastoken_ttl=MARGIN + 2)
+    client = client_of(device, sastoken_ttl=MARGIN + 3)
     states, patches = watch(client), []
     client.connect()
     calls = answer_methods(client, lambda name, payload: (200, payload))
@@ -64,7 +64,7 @@ def tokens_are_renewed_and_subscriptions_remembered():
 def a_module_renews_its_token():
     device = new_device("renewal")
     module = new_module(device)
-    client = client_of(module, sastoken_ttl=MARGIN + 1)
+    client = client_of(module, sastoken_ttl=MARGIN + 3)
     states = watch(client)
     client.connect()
     answer_methods(client, lambda name, payload: (200, payload))
@@ -77,7 +77,7 @@ def a_module_renews_its_token():
 @case
 def an_application_supplies_its_tokens():
     device = new_device("renewal")
-    client = IoTHubDeviceClient.create_from_sastoken(device_token(device, ttl=MARGIN + 1), **transport_options())
+    client = IoTHubDeviceClient.create_from_sastoken(device_token(device, ttl=MARGIN + 3), **transport_options())
     states, asked = watch(client), []
 
     def on_required():

@@ -70,6 +70,13 @@ async fn records_are_paged_by_job_and_device() {
     assert!(rows.iter().all(|row| row["jobId"] == "b"));
     let (sizes, _) = all(&rest, "SELECT TOP 15 * FROM devices.jobs WHERE jobId = 'b'").await;
     assert_eq!(sizes, [10, 5]);
+    // Several jobs by name: whole, and in pages that end within each.
+    for ids in ["['a', 'c']", "['c', 'a', 'none', 'a']"] {
+        let (sizes, rows) = all(&rest, &format!("SELECT * FROM devices.jobs WHERE jobId IN {ids}")).await;
+        assert_eq!(sizes, [10, 10, 10]);
+        assert!(rows[..25].iter().all(|row| row["jobId"] == "a"));
+        assert!(rows[25..].iter().all(|row| row["jobId"] == "c"));
+    }
     // Exactly full pages have no empty one behind them.
     let (sizes, _) = all(
         &rest,
@@ -77,6 +84,52 @@ async fn records_are_paged_by_job_and_device() {
     )
     .await;
     assert_eq!(sizes, [10, 10]);
+}
+
+#[tokio::test]
+async fn a_token_of_records_is_for_its_own_query_only() {
+    let (_hub, rest) = start().await;
+    let page = async |query: &str, size: &str, token: Option<&str>| {
+        let call = rest
+            .call("POST", "/devices/query")
+            .header("x-ms-max-item-count", size)
+            .json(&json!({ "query": query }));
+        match token {
+            Some(token) => call.header("x-ms-continuation", token).send().await,
+            None => call.send().await,
+        }
+    };
+    let query = "SELECT * FROM devices.jobs WHERE jobId IN ['a', 'c']";
+    let first = page(query, "24", None).await;
+    let token = first.header("x-ms-continuation").unwrap();
+    for other in [
+        "SELECT * FROM devices.jobs",
+        "SELECT * FROM devices.jobs WHERE jobId IN ['a', 'b']",
+        "SELECT * FROM devices.modules",
+    ] {
+        let text = page(other, "24", Some(token))
+            .await
+            .refused(ErrorCode::ArgumentInvalid);
+        assert_eq!(text, "the continuation token belongs to another query", "{other}");
+    }
+    for damaged in ["nonsense", &token[1..]] {
+        page(query, "24", Some(damaged))
+            .await
+            .refused(ErrorCode::ArgumentInvalid);
+    }
+    // The rest of one job and the next one; sizes out of bounds are the greatest.
+    for size in ["100", "0", "-1", "many", "100000"] {
+        let rest = page(query, size, Some(token)).await;
+        assert_eq!(rest.header("x-ms-continuation"), None);
+        let rows = rest.ok();
+        let jobs: Vec<&str> = rows
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["jobId"].as_str().unwrap())
+            .collect();
+        assert_eq!(jobs, ["a", "c", "c", "c", "c", "c"], "{size}");
+    }
 }
 
 #[tokio::test]

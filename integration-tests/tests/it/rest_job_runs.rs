@@ -312,6 +312,41 @@ async fn devices_beyond_the_fan_out_wait_for_their_turn() {
 }
 
 #[tokio::test]
+async fn a_condition_is_whatever_may_follow_where() {
+    let (_hub, rest) = start().await;
+    for (id, floor) in [("a", 1), ("b", 2), ("C", 3)] {
+        rest.create(id).await;
+        let tags = json!({"tags": {"floor": floor, "place": {"building": "43"}}});
+        rest.patch(&format!("/twins/{id}"), &tags).await.ok();
+    }
+    for (n, (condition, selected)) in [
+        ("*", &["C", "a", "b"][..]),
+        (" * ", &["C", "a", "b"]),
+        ("deviceId IN ['a', 'b', 'x']", &["a", "b"]),
+        ("DeviceId in ['a']", &["a"]),
+        ("deviceid = 'C'", &["C"]),
+        ("is_defined(deviceId)", &["C", "a", "b"]),
+        ("tags.floor > 1 and NOT deviceId = 'C'", &["b"]),
+        ("tags.place.building = '43' AND tags.floor <= 2", &["a", "b"]),
+        ("FROM devices WHERE tags.floor = 3", &["C"]),
+        ("properties.desired.unknown = 1", &[]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("j{n}");
+        create(&rest, &id, &twin_job(condition, json!({}))).await;
+        let done = ended(&rest, &id).await;
+        assert_eq!(
+            (&done["status"], &done["queryCondition"]),
+            (&json!("completed"), &json!(condition))
+        );
+        let found: Vec<String> = outcomes(&rest, &id).await.into_iter().map(|(id, _)| id).collect();
+        assert_eq!(found, selected, "{condition}");
+    }
+}
+
+#[tokio::test]
 async fn many_devices_are_tracked_one_by_one() {
     let (hub, rest) = start().await;
     let lines: Vec<String> = (0..1000)

@@ -29,7 +29,15 @@ async fn ten_thousand_devices_on_s1_take_a_thousand_seconds_of_the_hub_s_clock()
         .collect();
     hub.import(&lines.join("\n")).unwrap();
     create(&rest, "j", &twin_job("*", json!({}))).await;
-    create(&rest, "next", &twin_job("deviceId = 'd00000'", json!({}))).await;
+    // One job at a time: what is due now is refused, what is due later is taken.
+    let mut next = twin_job("deviceId = 'd00000'", json!({}));
+    let text = rest
+        .put("/jobs/v2/next", &next)
+        .await
+        .refused(ErrorCode::ThrottlingMaxActiveJobCountExceeded);
+    assert_eq!(text, "as many jobs are active as may be: 1");
+    next["startTime"] = json!(hub.now().saturating_add(Duration::from_secs(300)));
+    create(&rest, "next", &next).await;
     wait_for("the start", async || {
         let job = job(&rest, "j").await;
         if job["deviceJobStatistics"]["succeededCount"].as_u64() > Some(0) {
@@ -57,6 +65,8 @@ async fn ten_thousand_devices_on_s1_take_a_thousand_seconds_of_the_hub_s_clock()
     assert_eq!(done["status"], "completed");
     assert_eq!(done["deviceJobStatistics"], statistics([10_000, 0, 10_000, 0, 0]));
     assert_eq!(ended(&rest, "next").await["status"], "completed");
+    create(&rest, "last", &twin_job("deviceId = 'd00000'", json!({}))).await;
+    assert_eq!(ended(&rest, "last").await["status"], "completed");
 }
 
 #[tokio::test]
@@ -114,6 +124,9 @@ async fn basic_tiers_have_no_jobs() {
         .await
         .refused(ErrorCode::OperationNotAvailableInCurrentTier);
     assert_eq!(text, "jobs are not available in tier B1");
+    // Looking is no job.
+    assert_eq!(job(&rest, "j").await["status"], "unknown");
+    assert_eq!(rest.get("/jobs/v2/query").await.ok(), json!([]));
     let tier = rest.get("/_emulator/tier?devices=1").await.ok();
     assert_eq!(tier["concurrentJobs"], json!(null));
     assert_eq!(tier["forecast"], json!({"devices": 1, "seconds": null}));

@@ -26,10 +26,14 @@ const EXAMPLES: &str = r#"Examples, after `export IOTHUB_CONNECTION_STRING='Host
   How long a job over 10,000 devices takes on the smallest paid hub:
     job-service forecast --sku S1 --devices 10000
 
-Exit status: 0 when all devices succeeded, 1 when the job or some device failed,
-2 for wrong arguments or when the hub cannot be reached or refuses. Commands
-that only look (list, devices, forecast) end with 0 whatever they show; so do
-cancel and --detach when the hub agrees."#;
+While a job is followed, its progress is drawn on standard error if that is a
+terminal; the result, and nothing else, goes to standard output at the end.
+
+Exit status, with method, twin and watch:
+  0  the job completed and every device succeeded
+  1  the job failed or was cancelled, or some device failed
+  2  wrong arguments, or the hub cannot be reached, refuses, or knows no such job
+The other commands end with 0 or 2, whatever they show; so does --detach."#;
 
 /// Runs an action over many devices at a later time, and shows what becomes of it.
 ///
@@ -72,6 +76,25 @@ pub(super) enum Output {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    #[command(flatten)]
+    OfHub(HubCommand),
+    /// Tell what a hub of a tier allows, and how long a job takes on it; asks no hub
+    Forecast {
+        /// The tier: F1, S1, S2 or S3; B1, B2 and B3 have no jobs
+        #[arg(long, value_name = "SKU")]
+        sku: Sku,
+        /// How many units the hub has
+        #[arg(long, default_value_t = 1, value_name = "NUMBER")]
+        units: u32,
+        /// How many devices the job selects
+        #[arg(long, value_name = "NUMBER")]
+        devices: u64,
+    },
+}
+
+/// The commands that need a hub.
+#[derive(Debug, Subcommand)]
+pub(super) enum HubCommand {
     /// Invoke a direct method on every selected device
     Method {
         /// Name of the method, as the device knows it
@@ -121,18 +144,6 @@ pub(super) enum Command {
         /// The job
         #[arg(value_parser = job_id)]
         id: JobId,
-    },
-    /// Tell what a hub of a tier allows, and how long a job takes on it; asks no hub
-    Forecast {
-        /// The tier: F1, S1, S2 or S3
-        #[arg(long, value_name = "SKU")]
-        sku: Sku,
-        /// How many units the hub has
-        #[arg(long, default_value_t = 1, value_name = "NUMBER")]
-        units: u32,
-        /// How many devices the job selects
-        #[arg(long, value_name = "NUMBER")]
-        devices: u64,
     },
     /// Cancel a job that has not started
     Cancel {
@@ -225,9 +236,9 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(method.output, Output::Json);
-        let Command::Method {
+        let Command::OfHub(HubCommand::Method {
             payload, schedule, ..
-        } = method.command
+        }) = method.command
         else {
             panic!("not a method");
         };

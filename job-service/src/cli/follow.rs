@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hub_core::ids::JobId;
 use hub_core::job::RecordState;
@@ -42,7 +42,7 @@ impl Source {
             Self::Hub(client) => client.job_records(id, Some("failed")).await,
             Self::Here(engine) => {
                 let mut records = Vec::new();
-                engine.for_each_record(Some(id), None, |view| {
+                engine.for_each_record(Some(std::slice::from_ref(id)), None, |view| {
                     if matches!(view.record.state, RecordState::Failed(_)) {
                         records.push(json!(view));
                     }
@@ -63,7 +63,7 @@ impl Source {
 
 /// Watches a job until it is completed, failed or cancelled; gives it as it is then.
 pub(super) async fn to_the_end(source: &Source, id: &JobId) -> Outcome<Value> {
-    let bar = Bar::new(id);
+    let mut bar = Bar::new(id);
     let mut failed_looks = 0;
     loop {
         match source.job(id).await {
@@ -77,7 +77,7 @@ pub(super) async fn to_the_end(source: &Source, id: &JobId) -> Outcome<Value> {
             }
             Ok(None) => return Err(format!("job {id} has disappeared").into()),
             // A job outlives a hub's hiccup, and so should whoever watches it.
-            Err(ClientError::Transport(_)) if failed_looks + 1 < FAILED_LOOKS => failed_looks += 1,
+            Err(error) if error.is_transient() && failed_looks + 1 < FAILED_LOOKS => failed_looks += 1,
             Err(error) => return Err(error.into()),
         }
         tokio::time::sleep(source.period()).await;
@@ -87,17 +87,21 @@ pub(super) async fn to_the_end(source: &Source, id: &JobId) -> Outcome<Value> {
 /// A progress bar on standard error; invisible unless that is a terminal.
 struct Bar {
     bar: ProgressBar,
+    /// When devices were first seen, and how many were done by then: the rate
+    /// counts from there. What was done before took an unknown time.
+    first: Option<(Instant, u64)>,
 }
 
 impl Bar {
     fn new(id: &JobId) -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        bar.set_prefix(id.to_string());
+        // First: without a style, the prefix would be drawn as an empty bar.
         bar.set_style(style("{prefix}  {msg}"));
-        Self { bar }
+        bar.set_prefix(id.to_string());
+        Self { bar, first: None }
     }
 
-    fn show(&self, job: &Value) {
+    fn show(&mut self, job: &Value) {
         let statistics = &job["deviceJobStatistics"];
         let count = |name: &str| statistics[name].as_u64().unwrap_or(0);
         let total = count("deviceCount");
@@ -106,20 +110,23 @@ impl Bar {
             self.bar.tick();
             return;
         }
-        if self.bar.length() != Some(total) {
-            // The rate counts from here, not from when the job was scheduled.
-            self.bar.reset();
-            self.bar.set_length(total);
-            self.bar.set_style(style(
-                "{prefix}  {wide_bar} {pos}/{len}  {per_sec}, {eta} left{msg}",
-            ));
-        }
         let failed = count("failedCount");
-        self.bar.set_message(match failed {
-            0 => String::new(),
-            _ => format!("  {failed} failed"),
+        let done = count("succeededCount") + failed;
+        let (since, done_before) = *self.first.get_or_insert_with(|| {
+            self.bar.set_length(total);
+            self.bar.set_style(style("{prefix}  {wide_bar} {pos}/{len}{msg}"));
+            (Instant::now(), done)
         });
-        self.bar.set_position(count("succeededCount") + failed);
+        let mut message = pace(
+            done.saturating_sub(done_before),
+            since.elapsed(),
+            total.saturating_sub(done),
+        );
+        if failed > 0 {
+            message.push_str(&format!("  {failed} failed"));
+        }
+        self.bar.set_message(message);
+        self.bar.set_position(done);
     }
 
     fn finish(&self) {
@@ -129,6 +136,23 @@ impl Bar {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// How fast `done` devices in `time` are, and how long `left` more will take;
+/// empty before there is anything to tell it by.
+fn pace(done: u64, time: Duration, left: u64) -> String {
+    if done == 0 || time < Duration::from_secs(1) {
+        return String::new();
+    }
+    let rate = done as f64 / time.as_secs_f64();
+    let decimals = usize::from(rate < 10.0);
+    let seconds = (left as f64 / rate).ceil() as u64;
+    let eta = match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds.div_ceil(60)),
+        _ => format!("{} h", seconds.div_ceil(3_600)),
+    };
+    format!("  {rate:.decimals$}/s, {eta} left")
 }
 
 /// What to say about a job that has no devices yet.
@@ -149,6 +173,17 @@ fn waiting(job: &Value, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pace_is_told_as_soon_as_there_is_one() {
+        let seconds = Duration::from_secs;
+        assert_eq!(pace(0, seconds(10), 5), "");
+        assert_eq!(pace(500, Duration::from_millis(900), 5), "");
+        assert_eq!(pace(100, seconds(10), 9_000), "  10/s, 15 min left");
+        assert_eq!(pace(15, seconds(10), 10), "  1.5/s, 7 s left");
+        assert_eq!(pace(10, seconds(100), 1_000), "  0.1/s, 3 h left");
+        assert_eq!(pace(50_000, seconds(2), 0), "  25000/s, 0 s left");
+    }
 
     #[test]
     fn a_waiting_job_tells_when_it_starts() {

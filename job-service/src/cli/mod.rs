@@ -17,7 +17,7 @@ use job_service::{Clock, EngineSettings, JobEngine};
 use serde_json::{Value, json};
 
 pub(crate) use arguments::Arguments;
-use arguments::{Command, Output, Place, Schedule};
+use arguments::{Command, HubCommand, Output, Place, Schedule};
 use follow::Source;
 
 /// A command fails with whatever stood in its way.
@@ -29,15 +29,17 @@ const FAILURES: u8 = 1;
 /// Carries out the command.
 pub(crate) async fn run(arguments: Arguments) -> Outcome<ExitCode> {
     let output = arguments.output;
-    if let Command::Forecast { sku, units, devices } = arguments.command {
-        let tier = Tier::new(sku, units)?;
-        let jobs = tier.check_jobs()?;
-        print(&match output {
-            Output::Table => report::forecast(tier, jobs, devices),
-            Output::Json => report::json(&report::forecast_json(tier, jobs, devices)),
-        })?;
-        return Ok(ExitCode::SUCCESS);
-    }
+    let command = match arguments.command {
+        Command::OfHub(command) => command,
+        Command::Forecast { sku, units, devices } => {
+            let tier = Tier::new(sku, units)?;
+            print(&match output {
+                Output::Table => report::forecast(tier, devices),
+                Output::Json => report::json(&report::forecast_json(tier, devices)),
+            })?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     let Some(connection_string) = arguments.connection_string else {
         return Err("no hub: give --connection-string or set IOTHUB_CONNECTION_STRING".into());
     };
@@ -49,8 +51,8 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome<ExitCode> {
         ca_pem: ca_pem.transpose()?,
     };
     let client = Arc::new(ServiceClient::new(&connection_string, &options)?);
-    match arguments.command {
-        Command::Method {
+    match command {
+        HubCommand::Method {
             name,
             payload,
             connect_timeout,
@@ -65,7 +67,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome<ExitCode> {
             let action = json!({"type": "scheduleDeviceMethod", "cloudToDeviceMethod": call});
             start(client, &schedule, action, output).await
         }
-        Command::Twin {
+        HubCommand::Twin {
             desired,
             tags,
             schedule,
@@ -80,18 +82,16 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome<ExitCode> {
             let action = json!({"type": "scheduleUpdateTwin", "updateTwin": update});
             start(client, &schedule, action, output).await
         }
-        // Needs no hub, see above.
-        Command::Forecast { .. } => Ok(ExitCode::SUCCESS),
-        Command::Watch { id } => {
+        HubCommand::Watch { id } => {
             if client.job(&id).await?.is_none() {
                 return Err(no_such_job(&id));
             }
             follow_to_the_end(&Source::Hub(client), &id, output).await
         }
-        Command::List { job_type, status } => {
+        HubCommand::List { job_type, status } => {
             list(&client, job_type.as_deref(), status.as_deref(), output).await
         }
-        Command::Devices { id } => {
+        HubCommand::Devices { id } => {
             if client.job(&id).await?.is_none() {
                 return Err(no_such_job(&id));
             }
@@ -102,7 +102,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome<ExitCode> {
             })?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Cancel { id } => {
+        HubCommand::Cancel { id } => {
             let job = client.cancel_job(&id).await?;
             print(&match output {
                 Output::Table => report::job(&job, &[]),

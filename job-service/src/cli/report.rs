@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use hub_core::tier::{JobLimits, Tier};
+use hub_core::tier::Tier;
 use hub_core::time::Timestamp;
 use serde_json::{Value, json};
 
 /// Devices named as examples of one cause of failure.
 const EXAMPLES: usize = 3;
+/// Causes of failure that a table shows.
+const CAUSES: usize = 20;
 
 /// Devices that failed for the same reason.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Failure<'a> {
     code: &'a str,
-    description: &'a str,
+    /// With `<device>` where it names the device itself.
+    description: String,
     count: usize,
     examples: Vec<String>,
 }
@@ -28,17 +31,19 @@ impl Failure<'_> {
 
 /// Groups the records of failed devices by cause, most frequent first.
 pub(super) fn failures(records: &[Value]) -> Vec<Failure<'_>> {
-    let mut groups: BTreeMap<(&str, &str), Failure<'_>> = BTreeMap::new();
+    let mut groups: BTreeMap<(&str, String), Failure<'_>> = BTreeMap::new();
     for record in records.iter().filter(|record| record["status"] == "failed") {
         let error = &record["error"];
         let code = error["code"].as_str().unwrap_or("unknown");
-        let description = error["description"].as_str().unwrap_or("");
-        let group = groups.entry((code, description)).or_insert(Failure {
-            code,
-            description,
-            count: 0,
-            examples: Vec::new(),
-        });
+        let description = anonymous(text(&error["description"]), text(&record["deviceId"]));
+        let group = groups
+            .entry((code, description.clone()))
+            .or_insert_with(|| Failure {
+                code,
+                description,
+                count: 0,
+                examples: Vec::new(),
+            });
         group.count += 1;
         if group.examples.len() < EXAMPLES {
             group.examples.push(target(record));
@@ -47,6 +52,20 @@ pub(super) fn failures(records: &[Value]) -> Vec<Failure<'_>> {
     let mut failures: Vec<_> = groups.into_values().collect();
     failures.sort_by_key(|failure| std::cmp::Reverse(failure.count));
     failures
+}
+
+/// A description without the name of the device that it is about, so that
+/// devices which failed alike are one group.
+fn anonymous(description: &str, device: &str) -> String {
+    let words = description.split(' ').map(|word| {
+        let bare = word.trim_matches(|c: char| c.is_ascii_punctuation() && !device.contains(c));
+        if bare == device && !device.is_empty() {
+            word.replace(device, "<device>")
+        } else {
+            word.to_owned()
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Indented JSON and a newline.
@@ -112,36 +131,42 @@ pub(super) fn devices(records: &[Value]) -> String {
 }
 
 /// What a tier allows and how long a job over `devices` devices takes on it.
-pub(super) fn forecast(tier: Tier, jobs: JobLimits, devices: u64) -> String {
-    let seconds = jobs.duration(devices).as_secs();
-    table(&[
-        [
-            "tier".to_owned(),
-            format!("{}, units: {}", tier.sku().name(), tier.units()),
-        ],
-        ["jobs at once".to_owned(), jobs.concurrent.to_string()],
-        [
-            "devices a second".to_owned(),
-            jobs.operations_per_second.to_string(),
-        ],
-        [
-            "messages a day".to_owned(),
-            format!("{} of {} bytes", tier.messages_per_day(), tier.message_block()),
-        ],
-        [format!("{devices} devices"), format!("at least {seconds} s")],
-    ])
+pub(super) fn forecast(tier: Tier, devices: u64) -> String {
+    let mut lines = vec![[
+        "tier".to_owned(),
+        format!("{}, units: {}", tier.sku().name(), tier.units()),
+    ]];
+    let mut add = |name: String, value: String| lines.push([name, value]);
+    match tier.jobs() {
+        None => add("jobs at once".into(), "none: a basic tier has no jobs".into()),
+        Some(jobs) => {
+            add("jobs at once".into(), jobs.concurrent.to_string());
+            add("devices a second".into(), jobs.operations_per_second.to_string());
+        }
+    }
+    add(
+        "messages a day".into(),
+        format!("{} of {} bytes", tier.messages_per_day(), tier.message_block()),
+    );
+    if let Some(jobs) = tier.jobs() {
+        let seconds = jobs.duration(devices).as_secs();
+        add(format!("{devices} devices"), format!("at least {seconds} s"));
+    }
+    table(&lines)
 }
 
-/// The same for programs.
-pub(super) fn forecast_json(tier: Tier, jobs: JobLimits, devices: u64) -> Value {
+/// The same for programs, in the form of the emulator's `/_emulator/tier`: null
+/// is what a tier without jobs does not have.
+pub(super) fn forecast_json(tier: Tier, devices: u64) -> Value {
+    let jobs = tier.jobs();
     json!({
         "sku": tier.sku(),
         "units": tier.units(),
-        "concurrentJobs": jobs.concurrent,
-        "jobDeviceOperationsPerSecond": jobs.operations_per_second,
+        "concurrentJobs": jobs.map(|jobs| jobs.concurrent),
+        "jobDeviceOperationsPerSecond": jobs.map(|jobs| jobs.operations_per_second),
         "messagesPerDay": tier.messages_per_day(),
         "messageBlockBytes": tier.message_block(),
-        "forecast": {"devices": devices, "seconds": jobs.duration(devices).as_secs()},
+        "forecast": {"devices": devices, "seconds": jobs.map(|jobs| jobs.duration(devices).as_secs())},
     })
 }
 
@@ -151,15 +176,21 @@ fn failure_table(records: &[Value]) -> String {
         return String::new();
     }
     let mut lines = vec![["FAILED", "CAUSE", "DESCRIPTION", "FOR EXAMPLE"].map(str::to_owned)];
-    lines.extend(failures.iter().map(|failure| {
+    lines.extend(failures.iter().take(CAUSES).map(|failure| {
         [
             failure.count.to_string(),
             failure.code.to_owned(),
-            failure.description.to_owned(),
+            failure.description.clone(),
             failure.examples.join(", "),
         ]
     }));
-    format!("\n{}", table(&lines))
+    let mut out = format!("\n{}", table(&lines));
+    if let Some(more) = failures.get(CAUSES..).filter(|more| !more.is_empty()) {
+        let devices: usize = more.iter().map(|failure| failure.count).sum();
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "and {} other causes, of {devices} devices", more.len());
+    }
+    out
 }
 
 /// Columns, as wide as their widest cell, two blanks apart.
@@ -291,9 +322,8 @@ mod tests {
     #[test]
     fn a_forecast_tells_limits_and_time() {
         let tier = Tier::new(hub_core::tier::Sku::S1, 1).unwrap();
-        let jobs = tier.jobs().unwrap();
         assert_eq!(
-            forecast(tier, jobs, 10_000),
+            forecast(tier, 10_000),
             "tier              S1, units: 1\n\
              jobs at once      1\n\
              devices a second  10\n\
@@ -301,8 +331,21 @@ mod tests {
              10000 devices     at least 1000 s\n"
         );
         assert_eq!(
-            forecast_json(tier, jobs, 10_000)["forecast"],
+            forecast_json(tier, 10_000)["forecast"],
             json!({"devices": 10_000, "seconds": 1_000})
+        );
+        // A tier without jobs has an answer as well.
+        let tier = Tier::new(hub_core::tier::Sku::B1, 2).unwrap();
+        assert_eq!(
+            forecast(tier, 10),
+            "tier            B1, units: 2\n\
+             jobs at once    none: a basic tier has no jobs\n\
+             messages a day  800000 of 4096 bytes\n"
+        );
+        let json = forecast_json(tier, 10);
+        assert_eq!(
+            (&json["concurrentJobs"], &json["forecast"]),
+            (&Value::Null, &json!({"devices": 10, "seconds": null}))
         );
     }
 
@@ -315,6 +358,40 @@ mod tests {
         assert_eq!(groups.len(), 1);
         assert_eq!((groups[0].count, groups[0].examples.len()), (10, EXAMPLES));
         assert_eq!(groups[0].to_json()["code"], "unknown");
+    }
+
+    #[test]
+    fn failures_that_name_their_device_are_one_group() {
+        let failed = |id: &str, description: &str| {
+            json!({"deviceId":id,"status":"failed",
+                   "error":{"code":"DeviceNotFound","description":description}})
+        };
+        let records = [
+            failed("a", "Device a is disabled"),
+            failed("b-1", "Device b-1 is disabled"),
+            failed("a", "'a'."),
+            failed("is", "Device a is disabled"),
+        ];
+        let groups = failures(&records);
+        let found: Vec<(usize, &str)> = groups.iter().map(|g| (g.count, &*g.description)).collect();
+        assert_eq!(
+            found,
+            [
+                (2, "Device <device> is disabled"),
+                (1, "'<device>'."),
+                (1, "Device a <device> disabled")
+            ]
+        );
+    }
+
+    #[test]
+    fn a_table_has_few_causes() {
+        let many: Vec<Value> = (0..CAUSES + 5)
+            .map(|n| json!({"deviceId":"d","status":"failed","error":{"code":format!("C{n:02}")}}))
+            .collect();
+        let text = failure_table(&many);
+        assert_eq!(text.lines().count(), CAUSES + 3);
+        assert!(text.ends_with("and 5 other causes, of 5 devices\n"), "{text}");
     }
 
     #[test]

@@ -57,6 +57,11 @@ pub struct EngineSettings {
     /// Jobs that have not ended, whatever they wait for. Creating one more is
     /// refused with `ThrottlingMaxActiveJobCountExceeded`.
     pub active_jobs: usize,
+    /// Whether creating a job that is due at once is refused, with the same
+    /// error, while as many are due or running as may run. The service does so;
+    /// otherwise the job waits as `enqueued`. Jobs for later are never refused
+    /// for this, and wait if need be when their time comes.
+    pub refuse_when_busy: bool,
     /// Operations on devices that all jobs together begin in a second of the
     /// clock; `None` bounds them by nothing but [`EngineSettings::fan_out`].
     pub operations_per_second: Option<NonZeroU32>,
@@ -72,11 +77,13 @@ pub struct EngineSettings {
 }
 
 impl EngineSettings {
-    /// The same, with as many jobs at once and operations a second as a tier allows.
+    /// The same, with as many jobs at once and operations a second as a tier
+    /// allows, and with its refusal of more.
     #[must_use]
     pub fn within(self, tier: JobLimits) -> Self {
         Self {
             running_jobs: tier.concurrent,
+            refuse_when_busy: true,
             operations_per_second: Some(tier.operations_per_second),
             ..self
         }
@@ -89,6 +96,7 @@ impl Default for EngineSettings {
             fan_out: limits::JOB_FAN_OUT,
             running_jobs: 100,
             active_jobs: limits::JOBS_ACTIVE,
+            refuse_when_busy: false,
             operations_per_second: None,
             records: limits::JOB_RECORDS,
             retention: limits::JOB_RETENTION,
@@ -177,13 +185,10 @@ impl<F> JobEngine<F> {
     /// `ThrottlingMaxActiveJobCountExceeded` when too many jobs are active,
     /// `ServiceUnavailable` after [`JobEngine::shutdown`].
     pub fn create(&self, request: JobRequest) -> Result<CreatedJob, ServiceError> {
-        let job = Job::new(
-            request,
-            self.shared().settings.partial_failure,
-            self.shared().clock.now(),
-        );
+        let now = self.shared().clock.now();
+        let job = Job::new(request, self.shared().settings.partial_failure, now);
         let created = job.created_view();
-        self.table().insert(job)?;
+        self.table().insert(job, now)?;
         self.shared().changed.notify_one();
         Ok(created)
     }
@@ -232,30 +237,43 @@ impl<F> JobEngine<F> {
         }
     }
 
-    /// Shows the records of one job, or of all, to `visit` until it breaks
-    /// off: ordered by job id, then target, from the one after `after` on.
+    /// Shows the records of some jobs, or of all, to `visit` until it breaks
+    /// off: job by job, each ordered by target, from the one after `after` on.
+    ///
+    /// Some jobs are given sorted by their ids, each once; those that do not
+    /// exist have no records. All jobs are looked at in the same order.
     ///
     /// `visit` runs under the lock of the job it sees a record of, so it must
     /// be quick and must not call the engine. Jobs that come or go meanwhile
     /// may or may not be seen; every record of the others is seen once.
     pub fn for_each_record(
         &self,
-        job: Option<&JobId>,
+        jobs: Option<&[JobId]>,
         after: Option<&RecordKey>,
         mut visit: impl FnMut(&RecordView<'_>) -> ControlFlow<()>,
     ) {
-        let mut next = match (job, after) {
-            (Some(id), _) => self.cell(id),
-            (None, Some(key)) => self.table().at_or_after(&key.job),
-            (None, None) => self.table().first(),
-        };
-        while let Some(cell) = next {
+        let mut visit_job = |cell: &JobCell| {
             let begin = match after {
-                Some(key) if key.job > *cell.id() => usize::MAX,
+                Some(key) if key.job > *cell.id() => return ControlFlow::Continue(()),
                 Some(key) if key.job == *cell.id() => cell.read(|job| position_after(job, &key.target)),
                 _ => 0,
             };
-            if visit_records(&cell, begin, &mut visit).is_break() || job.is_some() {
+            visit_records(cell, begin, &mut visit)
+        };
+        if let Some(ids) = jobs {
+            for cell in ids.iter().filter_map(|id| self.cell(id)) {
+                if visit_job(&cell).is_break() {
+                    return;
+                }
+            }
+            return;
+        }
+        let mut next = match after {
+            Some(key) => self.table().at_or_after(&key.job),
+            None => self.table().first(),
+        };
+        while let Some(cell) = next {
+            if visit_job(&cell).is_break() {
                 return;
             }
             next = self.table().after(cell.id());

@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Fuse, FusedFuture};
@@ -10,7 +11,6 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use hub_core::error::ServiceError;
 use hub_core::ids::Target;
 use hub_core::job::{Action, Outcome};
-use hub_core::time::Timestamp;
 
 use super::Shared;
 use super::cell::JobCell;
@@ -19,8 +19,9 @@ use crate::Fleet;
 /// Outcomes that are entered under one lock.
 const BATCH: usize = 256;
 
-/// Runs a job to its end: all devices done, window closed, or stopped.
-pub(super) async fn run<F: Fleet>(shared: Arc<Shared<F>>, cell: Arc<JobCell>, window_end: Timestamp) {
+/// Runs a job to its end: all devices done, window closed, or stopped. The
+/// window closes when so much time has [elapsed](crate::Clock::elapsed).
+pub(super) async fn run<F: Fleet>(shared: Arc<Shared<F>>, cell: Arc<JobCell>, window_end: Duration) {
     let clock = &shared.clock;
     tokio::select! {
         // In this order: a stop is prompt, and what was due before the end of
@@ -33,7 +34,7 @@ pub(super) async fn run<F: Fleet>(shared: Arc<Shared<F>>, cell: Arc<JobCell>, wi
                 cell.update(|job| job.fail("the operation on a device crashed", clock.now()));
             }
         }
-        () = clock.sleep_until(window_end) => cell.update(|job| job.close_window(clock.now())),
+        () = clock.elapses(window_end) => cell.update(|job| job.close_window(clock.now())),
     }
     shared.table().retire(&cell, clock.now());
     shared.changed.notify_one();
@@ -47,7 +48,7 @@ pub(super) async fn run<F: Fleet>(shared: Arc<Shared<F>>, cell: Arc<JobCell>, wi
     );
 }
 
-async fn drive<F: Fleet>(shared: &Shared<F>, cell: &JobCell, window_end: Timestamp) {
+async fn drive<F: Fleet>(shared: &Shared<F>, cell: &JobCell, window_end: Duration) {
     match select(shared, cell).await {
         Ok(targets) => act_on_all(shared, cell, &targets, window_end).await,
         Err(error) => cell.update(|job| job.fail(&error.message, shared.clock.now())),
@@ -62,25 +63,27 @@ async fn select<F: Fleet>(shared: &Shared<F>, cell: &JobCell) -> Result<Vec<Targ
     Ok(cell.update(|job| job.select(targets, shared.clock.now())))
 }
 
-async fn act_on_all<F: Fleet>(shared: &Shared<F>, cell: &JobCell, targets: &[Target], window_end: Timestamp) {
+async fn act_on_all<F: Fleet>(shared: &Shared<F>, cell: &JobCell, targets: &[Target], window_end: Duration) {
     let clock = &shared.clock;
     let fan_out = shared.settings.fan_out.max(1);
     let mut begun = 0;
     let mut in_flight = FuturesUnordered::new();
     let mut done = Vec::with_capacity(BATCH);
-    // Since when there has been room for an operation that may not begin yet.
-    let mut waiting_since = None;
+    // Held while there is room for an operation that may not begin yet.
+    let mut waiting = None;
+    // After the end of the window a twin still changes in time, a device's
+    // answer comes too late.
+    let in_time = matches!(cell.request().action, Action::Method(_));
     // Kept between the turns of the loop: whoever asks anew is the last in line.
     let mut leave = pin!(Fuse::terminated());
     loop {
         let room = (targets.len() - begun).min(fan_out - in_flight.len());
         if room == 0 {
-            waiting_since = None;
+            waiting = None;
         } else if leave.is_terminated() {
-            let now = clock.now();
-            let since = waiting_since.map_or(now, |since: Timestamp| since.min(now));
-            waiting_since = Some(since);
-            leave.set(shared.pacing.take(clock, room, since, window_end).fuse());
+            let waiting = waiting.get_or_insert_with(|| shared.pacing.wait(clock, cell.number()));
+            let asking = waiting.asking(room, window_end, in_time);
+            leave.set(shared.pacing.take(clock, asking).fuse());
         }
         tokio::select! {
             biased;
@@ -111,7 +114,7 @@ async fn act_on_all<F: Fleet>(shared: &Shared<F>, cell: &JobCell, targets: &[Tar
                 // A fleet that answers instantly must not keep the window, a
                 // stop or other tasks from their turn. After the end of the
                 // window no operation begins, so what is left is little.
-                if now < window_end {
+                if clock.elapsed() < window_end {
                     tokio::task::consume_budget().await;
                 }
             }

@@ -17,8 +17,13 @@ use crate::{Clock, Fleet};
 pub(super) async fn run<F: Fleet>(shared: Arc<Shared<F>>, mut stop: oneshot::Receiver<()>) {
     let mut runners = JoinSet::new();
     loop {
-        let turn = shared.table().turn(shared.clock.now());
-        for (cell, window_end) in turn.start {
+        // In this order, see `Clock::elapsed`, and before a job is seen to run:
+        // whoever advances the clock then shortens its window.
+        let now = shared.clock.now();
+        let elapsed = shared.clock.elapsed();
+        let turn = shared.table().turn(now);
+        for cell in turn.start {
+            let window_end = elapsed.saturating_add(cell.request().max_execution);
             runners.spawn(runner::run(shared.clone(), cell, window_end));
         }
         tokio::select! {

@@ -36,6 +36,7 @@ pub(super) struct Table {
     closed: bool,
     max_running: usize,
     max_active: usize,
+    refuse_when_busy: bool,
     max_weight: usize,
     retention: Duration,
 }
@@ -50,8 +51,8 @@ struct Entry {
 /// What the scheduler has to do.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
-    /// Jobs to run, in state `running`, each with the end of its window.
-    pub(super) start: Vec<(Arc<JobCell>, Timestamp)>,
+    /// Jobs to run, in state `running`.
+    pub(super) start: Vec<Arc<JobCell>>,
     /// When to look again, if nothing else happens before.
     pub(super) wake_at: Option<Timestamp>,
 }
@@ -71,13 +72,14 @@ impl Table {
             closed: false,
             max_running: settings.running_jobs.max(1),
             max_active: settings.active_jobs,
+            refuse_when_busy: settings.refuse_when_busy,
             max_weight: settings.records,
             retention: settings.retention,
         }
     }
 
     /// Enters a new job.
-    pub(super) fn insert(&mut self, job: Job) -> Result<(), ServiceError> {
+    pub(super) fn insert(&mut self, job: Job, now: Timestamp) -> Result<(), ServiceError> {
         let id = &job.request().id;
         if self.closed {
             return Err(ServiceError::new(
@@ -91,11 +93,14 @@ impl Table {
                 format!("job {id} already exists"),
             ));
         }
-        if self.by_id.len() - self.ended.len() >= self.max_active {
-            return Err(ServiceError::new(
-                ErrorCode::ThrottlingMaxActiveJobCountExceeded,
-                format!("{} jobs are active already", self.max_active),
-            ));
+        // Whoever has seen a job's end may create the next one, also before the
+        // job has left its place.
+        let active = self.by_id.len() - self.ended.len() - (self.running.len() - self.still_running());
+        if active >= self.max_active {
+            return Err(too_active(self.max_active));
+        }
+        if self.refuse_when_busy && job.request().start_time <= now && self.is_busy(now) {
+            return Err(too_active(self.max_running));
         }
         self.last_number += 1;
         let number = self.last_number;
@@ -131,13 +136,9 @@ impl Table {
             let Some(Entry { cell, .. }) = self.by_number.get(&number) else {
                 continue;
             };
-            let window_end = cell.update(|job| {
-                job.start(now);
-                job.window_end()
-            });
-            if let Some(window_end) = window_end {
+            if cell.update(|job| job.start(now)) {
                 self.running.insert(number);
-                turn.start.push((cell.clone(), window_end));
+                turn.start.push(cell.clone());
             }
         }
         while let Some(&(ended, number)) = self.ended.first()
@@ -239,6 +240,25 @@ impl Table {
             .map(|(_, entry)| &entry.cell)
     }
 
+    /// Whether as many jobs run, or should by this time, as may run at once.
+    fn is_busy(&self, now: Timestamp) -> bool {
+        let due = self.waiting.iter().take_while(|(start, _)| *start <= now);
+        let active = self.still_running() + self.enqueued.len();
+        active + due.take(self.max_running).count() >= self.max_running
+    }
+
+    /// Running jobs that have not come to their end; one that has frees its
+    /// place a moment later.
+    fn still_running(&self) -> usize {
+        let running = self
+            .running
+            .iter()
+            .filter_map(|number| self.by_number.get(number));
+        running
+            .filter(|entry| entry.cell.read(|job| !job.status().is_final()))
+            .count()
+    }
+
     fn evict_to(&mut self, weight: usize) {
         while self.weight > weight
             && let Some(&(ended, number)) = self.ended.first()
@@ -254,6 +274,13 @@ impl Table {
             self.by_id.remove(entry.cell.id());
         }
     }
+}
+
+fn too_active(jobs: usize) -> ServiceError {
+    ServiceError::new(
+        ErrorCode::ThrottlingMaxActiveJobCountExceeded,
+        format!("as many jobs are active as may be: {jobs}"),
+    )
 }
 
 fn too_many(records: usize) -> ServiceError {

@@ -89,6 +89,18 @@ impl ClientError {
         }
     }
 
+    /// Whether the same call may succeed a little later: the hub was not
+    /// reached, is too busy, or has trouble of its own.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Transport(_) => true,
+            Self::Service(error) => self.is_throttling() || error.code.status() >= 500,
+            Self::Unexpected { status, .. } => *status == 429 || *status >= 500,
+            _ => false,
+        }
+    }
+
     /// The same in the terms of a fleet, for the records of a job.
     #[must_use]
     pub fn into_service_error(self) -> ServiceError {

@@ -19,7 +19,7 @@ use super::super::{HubSettings, HubState};
 use super::{NoIndex, Plan};
 
 /// A hub in which every equality gets an index at once.
-fn hub(worth: Worth) -> HubState {
+pub(super) fn hub(worth: Worth) -> HubState {
     let mut hub = HubState::new(settings(Duration::ZERO), Clock::manual(Timestamp::NEVER));
     hub.views = Arc::new(Views {
         indexes: Arc::new(Indexes::new(worth)),
@@ -35,7 +35,7 @@ fn settings(query_lag: Duration) -> HubSettings {
     }
 }
 
-const AT_ONCE: Worth = Worth {
+pub(super) const AT_ONCE: Worth = Worth {
     devices: 0,
     scans: 1,
     one_of: 1,
@@ -43,7 +43,7 @@ const AT_ONCE: Worth = Worth {
 
 /// Something that happens to the hub between two pages.
 #[derive(Debug, Clone)]
-enum Event {
+pub(super) enum Event {
     Create(u8),
     Delete(u8),
     CreateModule(u8, u8),
@@ -55,7 +55,7 @@ enum Event {
     Reset,
 }
 
-fn device(n: u8) -> DeviceId {
+pub(super) fn device(n: u8) -> DeviceId {
     DeviceId::parse(&format!("d{n}")).unwrap()
 }
 
@@ -65,7 +65,7 @@ fn module(n: u8) -> ModuleId {
 
 impl Event {
     /// Lets it happen, if it is possible.
-    fn happen(&self, hub: &HubState) {
+    pub(super) fn happen(&self, hub: &HubState) {
         let put = |n: u8, body: &Value, if_match: &IfMatch| {
             let spec = DeviceSpec::from_json(body, &device(n)).unwrap();
             let _ = hub.put_device(spec, if_match, |_, _| ());
@@ -174,7 +174,7 @@ fn condition() -> impl Strategy<Value = String> {
 }
 
 /// Every row of a collection in order, as the JSON that the service would send.
-fn rows(hub: &HubState, source: Source) -> Vec<(Target, Value)> {
+pub(super) fn rows(hub: &HubState, source: Source) -> Vec<(Target, Value)> {
     let mut rows = Vec::new();
     for id in hub.registry.devices_after(None, 1000) {
         let cell = hub.registry.find(&id).unwrap();
@@ -225,7 +225,7 @@ async fn check(hub: &HubState, text: &str, size: usize, steps: &[Vec<Event>]) {
     }
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap()

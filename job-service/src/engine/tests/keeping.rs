@@ -38,9 +38,9 @@ async fn records_can_be_read_in_pages_of_any_size() {
         bench.engine.create(method_job(name)).unwrap();
         bench.until_over(name).await;
     }
-    let page = |job: Option<&JobId>, after: Option<&RecordKey>, size: usize| {
+    let page = |jobs: Option<&[JobId]>, after: Option<&RecordKey>, size: usize| {
         let mut keys = Vec::new();
-        bench.engine.for_each_record(job, after, |view| {
+        bench.engine.for_each_record(jobs, after, |view| {
             keys.push(RecordKey::of(view));
             if keys.len() == size {
                 ControlFlow::Break(())
@@ -65,12 +65,26 @@ async fn records_can_be_read_in_pages_of_any_size() {
         }
         assert_eq!(read, whole, "pages of {size}");
     }
-    let job = id("j2");
+    let job = [id("j2")];
     assert_eq!(page(Some(&job), None, 9), whole[3..6]);
     assert_eq!(page(Some(&job), Some(&whole[3]), 9), whole[4..6]);
     assert_eq!(page(Some(&job), Some(&whole[0]), 9), whole[3..6]);
     assert!(page(Some(&job), Some(&whole[8]), 9).is_empty());
-    assert!(page(Some(&id("nope")), None, 9).is_empty());
+    assert!(page(Some(&[id("nope")]), None, 9).is_empty());
+    assert!(page(Some(&[]), None, 9).is_empty());
+    let some = [id("a"), id("j1"), id("j2x"), id("j3"), id("z")];
+    let both = [&whole[..3], &whole[6..]].concat();
+    for size in 1..=6 {
+        let mut read = Vec::new();
+        loop {
+            let next = page(Some(&some), read.last(), size);
+            if next.is_empty() {
+                break;
+            }
+            read.extend(next);
+        }
+        assert_eq!(read, both, "pages of {size}");
+    }
 }
 
 #[tokio::test]

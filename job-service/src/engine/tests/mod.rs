@@ -165,7 +165,7 @@ impl Bench {
     /// Device id to wire status and error code, for one job.
     fn records(&self, job: &str) -> BTreeMap<String, String> {
         let mut records = BTreeMap::new();
-        self.engine.for_each_record(Some(&id(job)), None, |view| {
+        self.engine.for_each_record(Some(&[id(job)]), None, |view| {
             let text = match &view.record.state {
                 RecordState::Failed(error) => error.code.name(),
                 state => state.name(),

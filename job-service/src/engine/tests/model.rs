@@ -147,6 +147,8 @@ impl ModelJob {
 struct Model {
     cancel_running: CancelRunning,
     now: i64,
+    /// What passed, whether or not it was taken back.
+    elapsed: i64,
     created: usize,
     jobs: BTreeMap<usize, ModelJob>,
     connected: [bool; DEVICES],
@@ -191,7 +193,7 @@ impl Model {
             for id in &started {
                 let job = self.jobs.get_mut(id).unwrap();
                 job.status = "running";
-                job.window_end = self.now + WINDOW as i64;
+                job.window_end = self.elapsed + WINDOW as i64;
                 job.devices = (0..DEVICES)
                     .filter(|n| self.connected[*n])
                     .map(|n| (n, "pending"))
@@ -210,7 +212,7 @@ impl Model {
 
     fn close_window(&mut self, id: usize) {
         let job = self.jobs.get_mut(&id).unwrap();
-        if job.status == "running" && job.window_end <= self.now {
+        if job.status == "running" && job.window_end <= self.elapsed {
             for (_, word) in &mut job.devices {
                 if matches!(*word, "pending" | "running") {
                     *word = "JobTimedOut";
@@ -350,6 +352,7 @@ impl Pair {
             Step::Advance { seconds } => {
                 self.clock.advance(Duration::from_secs(seconds));
                 self.model.now += seconds as i64;
+                self.model.elapsed += seconds as i64;
             }
             Step::SetBack => {
                 self.clock.reset();
@@ -385,18 +388,19 @@ impl Pair {
                 statistics.device_count
             );
             let mut records = Vec::new();
-            self.engine.for_each_record(Some(&view.request.id), None, |view| {
-                let word = match &view.record.state {
-                    RecordState::Failed(error) => error.code.name(),
-                    state => state.name(),
-                };
-                assert_eq!(
-                    view.record.state.is_final(),
-                    view.record.ended != Timestamp::NEVER
-                );
-                records.push((view.record.target.to_string(), word));
-                ControlFlow::Continue(())
-            });
+            self.engine
+                .for_each_record(Some(std::slice::from_ref(&view.request.id)), None, |view| {
+                    let word = match &view.record.state {
+                        RecordState::Failed(error) => error.code.name(),
+                        state => state.name(),
+                    };
+                    assert_eq!(
+                        view.record.state.is_final(),
+                        view.record.ended != Timestamp::NEVER
+                    );
+                    records.push((view.record.target.to_string(), word));
+                    ControlFlow::Continue(())
+                });
             let expected: Vec<_> = model
                 .devices
                 .iter()

@@ -45,29 +45,87 @@ async fn a_jump_over_everything_is_as_good() {
     assert_eq!(view.statistics.unwrap().succeeded_count, 10_000);
 }
 
+/// A twin that changes late is as it would have been in time; the answer of a
+/// device comes too late, so it is not even asked.
 #[tokio::test]
 async fn the_window_closes_over_devices_whose_turn_never_came() {
-    for jump in [60, 1_000] {
+    let twin = json!({"type": "scheduleUpdateTwin", "updateTwin": {"etag": "*", "tags": {"seen": true}}});
+    let twin_job = |name| job(name, &twin);
+    for (request, steps, done) in [
+        (twin_job("j"), &[60][..], 601),
+        (twin_job("j"), &[1_000], 601),
+        (method_job("j"), &[59, 1], 591),
+        (method_job("j"), &[59, 941], 591),
+        (method_job("j"), &[1_000], 1),
+    ] {
         let bench = bench(FakeFleet::many(10_000), Sku::S1, 1);
-        bench.engine.create(method_job("j")).unwrap();
-        bench.until("j", |p| p.statistics.succeeded_count == 1).await;
-        bench.clock.advance(Duration::from_secs(jump));
+        bench.engine.create(request).unwrap();
+        let mut statistics = bench
+            .until("j", |p| p.statistics.succeeded_count == 1)
+            .await
+            .statistics;
+        for step in steps {
+            bench.clock.advance(Duration::from_secs(*step));
+            let at_least = statistics.succeeded_count + 1;
+            statistics = bench
+                .until("j", |p| {
+                    p.statistics.succeeded_count >= at_least || p.status.is_final()
+                })
+                .await
+                .statistics;
+            while bench.status("j") == JobStatus::Running && statistics.succeeded_count < 591 {
+                tokio::task::yield_now().await;
+                statistics = bench.engine.get(&id("j")).unwrap().statistics.unwrap();
+            }
+        }
         let statistics = bench.until_over("j").await.statistics.unwrap();
         assert_eq!(
             (statistics.succeeded_count, statistics.failed_count),
-            (601, 9_399),
-            "a jump of {jump} s"
+            (done, 10_000 - done),
+            "steps of {steps:?} s"
         );
     }
+}
+
+/// A job that starts after a jump takes nothing from those that waited for it.
+#[tokio::test]
+async fn slots_belong_to_all_who_waited_for_them() {
+    let bench = bench(FakeFleet::many(1_000), Sku::S2, 1);
+    let later = start().saturating_add(Duration::from_secs(250));
+    let late = json!({"maxExecutionTimeInSeconds": 3600, "startTime": later});
+    for request in [slow_job("a"), slow_job("b"), job("c", &late)] {
+        bench.engine.create(request).unwrap();
+    }
+    for name in ["a", "b"] {
+        bench.until_status(name, JobStatus::Running).await;
+    }
+    bench.until("a", |p| p.statistics.succeeded_count == 1).await;
+    bench.clock.advance(Duration::from_secs(250));
+    // Of the 2,501 slots that have come, 2,000 were theirs. The third waits since
+    // now only, so it has the one that comes at this moment.
+    for name in ["a", "b"] {
+        bench.until_status(name, JobStatus::Completed).await;
+    }
+    bench.until("c", |p| p.statistics.succeeded_count == 1).await;
 }
 
 #[tokio::test]
 async fn jobs_share_the_pace_and_wait_for_a_place() {
     let bench = bench(FakeFleet::many(1_000), Sku::S2, 1);
-    for n in 0..6 {
+    for n in 0..5 {
         bench.engine.create(slow_job(&format!("j{n}"))).unwrap();
     }
+    let second = Duration::from_secs(1);
+    let soon = json!({"maxExecutionTimeInSeconds": 3600, "startTime": start().saturating_add(second)});
+    // Five run, so what is due at once is refused and what is due later waits.
+    let refused = bench.engine.create(slow_job("now")).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::ThrottlingMaxActiveJobCountExceeded);
+    assert_eq!(refused.message, "as many jobs are active as may be: 5");
+    bench.engine.create(job("j5", &soon)).unwrap();
+    bench.clock.advance(second);
     bench.until_status("j5", JobStatus::Enqueued).await;
+    let refused = bench.engine.create(slow_job("now")).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::ThrottlingMaxActiveJobCountExceeded);
     bench.until("j0", |p| p.statistics.succeeded_count == 1).await;
     // Every one of the five that run has its turn.
     for _ in 0..20 {
@@ -87,15 +145,21 @@ async fn jobs_share_the_pace_and_wait_for_a_place() {
     bench.until_status("j5", JobStatus::Running).await;
     bench.clock.advance(Duration::from_secs(100));
     bench.until_status("j5", JobStatus::Completed).await;
+    bench.engine.create(slow_job("now")).unwrap();
+    bench.until("now", |p| p.statistics.succeeded_count == 1).await;
+    bench.clock.advance(Duration::from_secs(100));
+    bench.until_status("now", JobStatus::Completed).await;
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_back_holds_nothing_up() {
+async fn a_clock_that_is_set_back_changes_no_pace() {
     let bench = bench(FakeFleet::many(100), Sku::S1, 1);
     bench.clock.advance(WEEK);
     bench.engine.create(slow_job("j")).unwrap();
     bench.until("j", |p| p.statistics.succeeded_count == 1).await;
+    bench.clock.advance(Duration::from_millis(50));
     bench.clock.reset();
+    bench.clock.advance(Duration::from_millis(50));
     bench.until("j", |p| p.statistics.succeeded_count == 2).await;
     bench.clock.advance(Duration::from_secs(10));
     bench.until_status("j", JobStatus::Completed).await;

@@ -253,20 +253,69 @@ async fn fan_out_is_bounded_and_progress_is_visible_during_the_run() {
 }
 
 #[tokio::test]
-async fn thousands_of_jobs_may_wait() {
+async fn thousands_of_jobs_wait_without_a_task_and_run_in_order() {
+    const JOBS: u64 = 5_000;
+    let settings = EngineSettings {
+        running_jobs: 1,
+        ..EngineSettings::default()
+    };
+    let bench = Bench::with(FakeFleet::of(&["a1"]), settings);
+    for n in 0..JOBS {
+        // Created in an order that is not that of their times.
+        let seconds = n * 1_237 % JOBS + 1;
+        let body = json!({"type": "scheduleUpdateTwin", "queryCondition": "*",
+            "updateTwin": {"etag": "*", "tags": {"start": seconds}},
+            "startTime": start().saturating_add(Duration::from_secs(seconds))});
+        let request = JobRequest::from_json(&format!("j{seconds:04}"), &body, start()).unwrap();
+        bench.engine.create(request).unwrap();
+    }
+    bench.until_status("j5000", JobStatus::Scheduled).await;
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    assert_eq!(tasks, 1, "the scheduler and nobody else");
+    let started = |count: u64| {
+        let patches = bench.fleet.patches.lock().unwrap();
+        let starts: Vec<u64> = patches
+            .iter()
+            .map(|p| p.1["tags"]["start"].as_u64().unwrap())
+            .collect();
+        assert_eq!(starts, (1..=count).collect::<Vec<_>>());
+    };
+    for (seconds, last) in [(1, 1), (99, 100), (0, 100), (JOBS, JOBS)] {
+        bench.clock.advance(Duration::from_secs(seconds));
+        bench.until_over(&format!("j{last:04}")).await;
+        started(last);
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_leaves_the_window_as_long_as_it_was() {
+    let bench = Bench::new(FakeFleet::of(&["s1"]));
+    bench.clock.advance(WEEK);
+    bench.engine.create(method_job("j")).unwrap();
+    bench.until("j", |p| p.statistics.running_count == 1).await;
+    bench.clock.advance(Duration::from_secs(30));
+    bench.clock.reset();
+    bench.clock.advance(Duration::from_secs(29));
+    assert_eq!(bench.status("j"), JobStatus::Running);
+    bench.clock.advance(Duration::from_secs(1));
+    bench.until_over("j").await;
+    assert_eq!(bench.records("j")["s1"], "JobTimedOut");
+}
+
+#[tokio::test]
+async fn a_job_that_waits_follows_the_time_of_day_in_both_directions() {
     let bench = Bench::new(FakeFleet::of(&["a1"]));
-    for n in 0..5_000 {
-        let time = start().saturating_add(Duration::from_secs(n));
-        bench
-            .engine
-            .create(job(&format!("j{n:04}"), &json!({"startTime": time})))
-            .unwrap();
+    bench.engine.create(in_a_week("j")).unwrap();
+    bench.clock.advance(WEEK - Duration::from_secs(1));
+    bench.until_status("j", JobStatus::Scheduled).await;
+    bench.clock.reset();
+    bench.clock.advance(WEEK - Duration::from_secs(1));
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
     }
-    bench.clock.advance(Duration::from_secs(5_000));
-    for n in 0..5_000 {
-        let view = bench.until_over(&format!("j{n:04}")).await;
-        assert_eq!(view.status, JobStatus::Completed);
-    }
+    assert_eq!(bench.status("j"), JobStatus::Scheduled);
+    bench.clock.advance(Duration::from_secs(1));
+    bench.until_status("j", JobStatus::Completed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
