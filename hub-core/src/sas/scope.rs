@@ -84,6 +84,7 @@ impl<'a> Scope<'a> {
         };
         let module = match (segments.next(), segments.next()) {
             (Some("modules"), Some(module)) => Some(ModuleId::parse(&id(module)).ok()?),
+            (Some("modules"), None) => return None,
             _ => None,
         };
         Some(Target { device, module })

@@ -46,6 +46,9 @@ struct Notice {
     body: Vec<u8>,
 }
 
+/// Waits for the next notice.
+type NextNotice = dyn Future<Output = Result<Notice, Error>> + Send;
+
 /// A link that reads one of the queues.
 pub(crate) struct Notices {
     hub: Arc<HubState>,
@@ -53,7 +56,7 @@ pub(crate) struct Notices {
     /// Whether the client wants what it is sent to be settled at once.
     settled: bool,
     /// The next notice, while the link has room for one.
-    next: Option<Pin<Box<dyn Future<Output = Result<Notice, Error>> + Send>>>,
+    next: Option<Pin<Box<NextNotice>>>,
     held: BTreeMap<SentId, LockToken>,
 }
 

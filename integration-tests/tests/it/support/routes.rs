@@ -122,6 +122,7 @@ pub const ROUTES: &[(&str, &str, Right)] = &[
     ("DELETE", "/_emulator/device-cas/{thumbprint}", Anyone),
     // Credentials come in CONNECT.
     ("GET", "/$iothub/websocket", Anyone),
+    ("GET", "/$servicebus/websocket", Anyone),
 ];
 
 /// The path of a route with a short id in each place.
