@@ -18,6 +18,10 @@ from support import HOST, TRANSPORT, admin, case, connected, equal, eventually, 
 
 EVENT_HUB = os.environ["EVENT_HUB_CONNECTION_STRING"]
 
+#: A consumer group of the script's own: readers with an epoch take partitions from others.
+GROUP = unique("py")
+admin("PUT", f"consumer-groups/{GROUP}")
+
 
 def options():
     """How a client reaches the hub over the transport under test."""
@@ -33,7 +37,7 @@ def connection_string():
     return f"{EVENT_HUB};UseDevelopmentEmulator=true" if TRANSPORT == "amqp-plain" else EVENT_HUB
 
 
-def consumer(group="$Default", string=None, **more):
+def consumer(group=GROUP, string=None, **more):
     return EventHubConsumerClient.from_connection_string(
         string or connection_string(), group, retry_total=0, **options(), **more
     )

@@ -6,7 +6,7 @@ use std::time::Duration;
 use amqp_wire::engine::{CommandError, LinkId, Outgoing};
 use amqp_wire::frame::{Protocol, put_amqp_frame};
 use amqp_wire::message::{Message, Properties};
-use amqp_wire::performative::{Begin, DeliveryState, Disposition, Flow, Open, Performative, Role, Transfer};
+use amqp_wire::performative::{DeliveryState, Disposition, Flow, Open, Performative, Role, Transfer};
 use bytes::BytesMut;
 use emulator::Hub;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -59,6 +59,7 @@ fn frames(performatives: &[Performative]) -> BytesMut {
 fn open() -> Performative {
     Performative::Open(Box::new(Open {
         container_id: "raw".into(),
+        max_frame_size: 65_536,
         ..Open::default()
     }))
 }
@@ -73,7 +74,7 @@ async fn broken_rules_end_a_connection_with_their_condition_and_no_other() {
     too_large.extend_from_slice(&[0, 16, 0, 0, 2, 0, 0, 0]);
     let mut garbage = frames(&[open()]);
     garbage.extend_from_slice(&[0, 0, 0, 12, 2, 0, 0, 0, 0, 0x53, 0x10, 0xff]);
-    let begin = || Performative::Begin(Begin::default());
+    let begin = || Performative::Begin(Box::default());
     let unknown_link = Performative::Transfer(Transfer {
         handle: 7,
         delivery_id: Some(0),
@@ -117,8 +118,8 @@ async fn links_say_how_large_a_message_may_be() {
     for (address, fits, too_large) in [("$cbs", 32, 33), (SEND, 256, 257)] {
         let link = client.sender(address).await.unwrap();
         // The client's engine keeps the limit that the hub has named.
-        let mut send = |kilobytes| {
-            let outgoing = Outgoing::unsettled(vec![0; kilobytes * 1024]);
+        let mut send = |kilobytes: usize| {
+            let outgoing = Outgoing::unsettled(vec![0_u8; kilobytes * 1024]);
             client.engine.send(link, outgoing).map(|_| ())
         };
         assert_eq!(send(too_large), Err(CommandError::TooLarge), "{address}");
@@ -175,7 +176,7 @@ async fn a_client_that_does_not_read_is_not_read_from() {
     hub.create_device("d").unwrap();
     let mut flood = AmqpTransport::Memory.open(&hub, None).await;
     flood
-        .write_all(&frames(&[open(), Performative::Begin(Begin::default())]))
+        .write_all(&frames(&[open(), Performative::Begin(Box::default())]))
         .await
         .unwrap();
     let mut questions = BytesMut::new();

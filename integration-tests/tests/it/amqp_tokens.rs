@@ -2,6 +2,7 @@
 
 use amqp_wire::message::{Message, Properties};
 use amqp_wire::performative::{DeliveryState, Role, SaslInit};
+use emulator::DEVELOPMENT_KEY;
 
 use crate::support::amqp::{AmqpClient, AmqpTransport, event_hub_token, policy_token};
 use crate::support::device::{Identity, unix_now};
@@ -42,9 +43,14 @@ async fn every_transport_and_login_serves_a_back_end() {
             assert_eq!(client.send(link, &to_device("d")).await, DeliveryState::Accepted);
         }
     }
-    let login = SaslInit::plain("service@sas.root.localhost", &token);
-    let mut client = AmqpClient::connect(&hub, AmqpTransport::Tls, Some(login)).await;
-    client.sender(SEND).await.unwrap();
+    // A policy's token, and its key as clients of Event Hubs log in.
+    for login in [
+        SaslInit::plain("service@sas.root.localhost", &token),
+        SaslInit::plain("service", DEVELOPMENT_KEY),
+    ] {
+        let mut client = AmqpClient::connect(&hub, AmqpTransport::Tls, Some(login)).await;
+        client.sender(SEND).await.unwrap();
+    }
 }
 
 #[tokio::test]
