@@ -9,7 +9,7 @@ const path = require('node:path');
 const { EventHubConsumerClient, EventHubProducerClient, earliestEventPosition, latestEventPosition } = require('@azure/event-hubs');
 const WebSocket = require('ws');
 const { Mqtt } = require('azure-iot-device-mqtt');
-const { Message, clientFor, close, createDevice, eventually, registry, run, within } = require('./support');
+const { ADMIN, Message, clientFor, close, createDevice, eventually, registry, run, unique, within } = require('./support');
 
 const over = process.env.TRANSPORT;
 const string = process.env.EVENT_HUB_CONNECTION_STRING + (over === 'amqp-plain' ? ';UseDevelopmentEmulator=true' : '');
@@ -17,10 +17,13 @@ const options = {
   retryOptions: { maxRetries: 0, timeoutInMs: 10_000 },
   ...(over === 'amqp-ws' && { webSocketOptions: { webSocket: WebSocket } }),
 };
+/** A consumer group of the script's own: readers with an epoch take partitions from others. */
+const GROUP = unique('node');
+
 /** Clients that keep the process alive until they are closed. */
 const clients = new Set();
 
-function consumer({ group = '$Default', from = string, store } = {}) {
+function consumer({ group = GROUP, from = string, store } = {}) {
   const loadBalancingOptions = { strategy: 'greedy', updateIntervalInMs: 200 };
   const client = store
     ? new EventHubConsumerClient(group, from, store, { ...options, loadBalancingOptions })
@@ -71,6 +74,7 @@ async function received(client, device, count, how) {
 }
 
 async function everything() {
+  await fetch(`${ADMIN}/_emulator/consumer-groups/${GROUP}`, { method: 'PUT' });
   const client = consumer();
   const device = await createDevice('read');
 

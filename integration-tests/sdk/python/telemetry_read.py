@@ -11,12 +11,16 @@ import threading
 import time
 
 from azure.eventhub import CheckpointStore, EventData, EventHubConsumerClient, EventHubProducerClient, TransportType
-from azure.eventhub.exceptions import AuthenticationError, ConnectError, EventHubError
+from azure.eventhub.exceptions import AuthenticationError, EventHubError
 from azure.iot.device import Message
 
 from support import HOST, TRANSPORT, admin, case, connected, equal, eventually, new_device, new_module, raises, readme_program, run, unique
 
 EVENT_HUB = os.environ["EVENT_HUB_CONNECTION_STRING"]
+
+#: A consumer group of the script's own: readers with an epoch take partitions from others.
+GROUP = unique("py")
+admin("PUT", f"consumer-groups/{GROUP}")
 
 
 def options():
@@ -33,7 +37,7 @@ def connection_string():
     return f"{EVENT_HUB};UseDevelopmentEmulator=true" if TRANSPORT == "amqp-plain" else EVENT_HUB
 
 
-def consumer(group="$Default", string=None, **more):
+def consumer(group=GROUP, string=None, **more):
     return EventHubConsumerClient.from_connection_string(
         string or connection_string(), group, retry_total=0, **options(), **more
     )
@@ -116,7 +120,7 @@ def the_stream_and_its_partitions_are_described():
         assert info["last_enqueued_sequence_number"] >= info["beginning_sequence_number"] + 1, info
         assert info["last_enqueued_offset"].isdecimal(), info
         assert info["last_enqueued_time_utc"] > stream["created_at"], info
-        with raises((ConnectError, EventHubError)):
+        with raises(EventHubError):
             client.get_partition_properties("99")
 
 
@@ -159,13 +163,13 @@ def a_reader_begins_where_it_wants():
     events = received(device, 4, starting_position="-1", partition_id=partition)
     equal([event.body_as_str() for event in events], ["0", "1", "2", "3"])
     second = events[1]
-    for position, inclusive, expected in (
+    positions = [
         (second.sequence_number, False, "2"),
-        (second.sequence_number, True, "1"),
-        (second.offset, False, "2"),
         (second.offset, True, "1"),
         (events[2].enqueued_time, True, "2"),
-    ):
+    ]
+    # Over WebSockets the SDK waits for seconds before each.
+    for position, inclusive, expected in positions[:1] if TRANSPORT == "amqp-ws" else positions:
         how = {"starting_position": position, "starting_position_inclusive": inclusive, "partition_id": partition}
         found = received(device, 4 - int(expected), **how)
         equal((position, found[0].body_as_str()), (position, expected))
@@ -233,21 +237,24 @@ class Checkpoints(CheckpointStore):
 def a_consumer_goes_on_at_its_checkpoints():
     device = new_device("read")
     store = Checkpoints()
-    seen = []
+    seen, errors = [], []
 
-    def remember(context, event):
-        if device_of(event) == device.id:
-            seen.append(event.body_as_str())
-        context.update_checkpoint(event)
+    def remember(context, events):
+        seen.extend(event.body_as_str() for event in events if device_of(event) == device.id)
+        context.update_checkpoint(events[-1])
 
-    numbers = iter(range(1_000))
-    for _ in range(2):
-        send(device, *[str(next(numbers)) for _ in range(20)])
-        client = consumer(checkpoint_store=store, load_balancing_interval=1, load_balancing_strategy="greedy")
-        expected = len(seen) + 20
-        with reading(client, remember, starting_position="-1") as (_, errors):
-            eventually(lambda: len(seen) >= expected or errors, f"{expected} events", 30)
-            assert not errors, errors
+    # What other scripts have sent is of no interest.
+    ends = {str(end["partition"]): end["lastSequenceNumber"] for end in admin("GET", "events/partitions")["partitions"]}
+    for run_number in range(2):
+        send(device, *[str(20 * run_number + n) for n in range(20)])
+        client = consumer(checkpoint_store=store, load_balancing_interval=1)
+        receive = {"on_event_batch": remember, "on_error": lambda _, error: errors.append(error), "starting_position": ends}
+        thread = threading.Thread(target=client.receive_batch, kwargs=receive, daemon=True)
+        thread.start()
+        eventually(lambda: len(seen) >= 20 * (run_number + 1) or errors, "20 more events", 30)
+        client.close()
+        thread.join(10)
+        assert not errors, errors
     equal(seen, [str(n) for n in range(40)])
 
 
@@ -274,16 +281,16 @@ def the_program_of_the_readme_prints_telemetry():
 def who_may_not_read_is_told():
     with reading(consumer("no-such-group"), partition_id="0") as (_, errors):
         eventually(lambda: errors, "a refusal")
-        assert isinstance(errors[0], (ConnectError, EventHubError)), errors
+        assert isinstance(errors[0], EventHubError), errors
     key = connection_string().split("SharedAccessKey=")[1].split(";")[0]
     wrong = connection_string().replace(key, "A" * 43 + "=")
     with consumer(string=wrong) as client, raises(AuthenticationError):
         client.get_partition_ids()
     unknown = connection_string().replace("EntityPath=", "EntityPath=not-")
-    with consumer(string=unknown) as client, raises((ConnectError, AuthenticationError)):
+    with consumer(string=unknown) as client, raises(EventHubError):
         client.get_eventhub_properties()
     producer = EventHubProducerClient.from_connection_string(connection_string(), retry_total=0, **options())
-    with producer, raises((AuthenticationError, ConnectError, EventHubError)):
+    with producer, raises(EventHubError):
         producer.send_event(EventData("not from a device"))
 
 
