@@ -146,10 +146,18 @@ async fn readers_have_paces_of_their_own() {
     send(&rest, 6_000..12_000).await;
     let mut client = reader(&hub).await;
     let slow = client.receiver(PARTITION, 1).await.unwrap();
-    let fast = client.receiver(PARTITION, 20_000).await.unwrap();
+    let fast = client.receiver(PARTITION, 2_000).await.unwrap();
     let mut other = reader(&hub).await;
     let elsewhere = other.receiver(PARTITION, 500).await.unwrap();
-    assert_eq!(bodies(&mut client, fast, 12_000).await, texts(0..12_000));
+    // A client's engine gives 2,048 at most at once.
+    for start in (0..12_000).step_by(2_000) {
+        give(&mut client, fast, 2_000).await;
+        assert_eq!(
+            bodies(&mut client, fast, 2_000).await,
+            texts(start..start + 2_000)
+        );
+    }
+    give(&mut client, fast, 10).await;
     assert_eq!(bodies(&mut client, slow, 1).await, ["0"]);
     assert!(!has_more(&mut client, slow).await);
     for number in 1..4 {
@@ -158,8 +166,14 @@ async fn readers_have_paces_of_their_own() {
     }
     assert_eq!(bodies(&mut other, elsewhere, 500).await, texts(0..500));
     assert!(!has_more(&mut other, elsewhere).await);
-    give(&mut other, elsewhere, 12_000).await;
-    assert_eq!(bodies(&mut other, elsewhere, 11_500).await, texts(500..12_000));
+    for start in (500..12_000).step_by(500) {
+        give(&mut other, elsewhere, 500).await;
+        assert_eq!(
+            bodies(&mut other, elsewhere, 500).await,
+            texts(start..start + 500)
+        );
+    }
+    give(&mut other, elsewhere, 10).await;
     // What comes later comes to those who still have credit.
     send(&rest, 0..2).await;
     assert_eq!(bodies(&mut client, fast, 2).await, ["0", "1"]);
