@@ -14,7 +14,7 @@ use ErrorCode::{ArgumentInvalid, GenericMethodNotAllowed, IotHubUnauthorizedAcce
 
 /// Whether a route is one of the service's REST API.
 fn is_service(template: &str) -> bool {
-    !template.starts_with("/_emulator") && !template.starts_with("/$iothub")
+    !template.starts_with("/_emulator") && !template.starts_with("/$")
 }
 
 #[tokio::test]
