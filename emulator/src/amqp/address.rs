@@ -1,7 +1,9 @@
 //! Addresses of links: what clients write, and what it stands for.
 //!
 //! Clients write paths with or without a leading slash, some of them behind
-//! `amqps://{host}`, and words in any case. Ids are taken as they are written.
+//! `amqps://{host}`, and words in any case. Some percent-encode ids, some do not.
+
+use std::borrow::Cow;
 
 use hub_core::ids::{DeviceId, ModuleId, Target};
 use percent_encoding::percent_decode_str;
@@ -132,6 +134,28 @@ impl Address {
     }
 }
 
+impl Address {
+    /// The address with the ids of a device decoded, unless `is_known` knows
+    /// them as they are written: some clients percent-encode ids, some do not,
+    /// and `%` is legal in them.
+    pub(crate) fn meant(self, is_known: impl Fn(&Target) -> bool) -> Self {
+        let Self::Device(written, node) = self else {
+            return self;
+        };
+        let decoded = |id: &str| percent_decode_str(id).decode_utf8().ok().map(Cow::into_owned);
+        let device = || DeviceId::parse(&decoded(written.device.as_str())?).ok();
+        let module = || match &written.module {
+            None => Some(None),
+            Some(id) => Some(Some(ModuleId::parse(&decoded(id.as_str())?).ok()?)),
+        };
+        let target = match (is_known(&written), device(), module()) {
+            (false, Some(device), Some(module)) => Target { device, module },
+            _ => written,
+        };
+        Self::Device(target, node)
+    }
+}
+
 impl EventsNode {
     fn parse(segments: &[&str]) -> Option<Self> {
         match *segments {
@@ -163,20 +187,12 @@ impl EventsNode {
 }
 
 /// The receiver that a message's `to` names,
-/// `/devices/{d}[/modules/{m}]/messages/devicebound`. Some clients
-/// percent-encode the ids, some do not: `is_known` tells which was meant.
+/// `/devices/{d}[/modules/{m}]/messages/devicebound`, [as it is
+/// meant](Address::meant).
 pub(crate) fn receiver(to: &str, is_known: impl Fn(&Target) -> bool) -> Option<Target> {
-    let as_written = match Address::parse(to) {
-        Some(Address::Device(target, DeviceNode::DeviceBound)) => Some(target),
+    match Address::parse(to)?.meant(is_known) {
+        Address::Device(target, DeviceNode::DeviceBound) => Some(target),
         _ => None,
-    };
-    if as_written.as_ref().is_some_and(&is_known) || !to.contains('%') {
-        return as_written;
-    }
-    let decoded = percent_decode_str(to).decode_utf8_lossy();
-    match Address::parse(&decoded) {
-        Some(Address::Device(target, DeviceNode::DeviceBound)) => Some(target),
-        _ => as_written,
     }
 }
 
@@ -305,6 +321,11 @@ mod tests {
         assert_eq!(
             receiver("/devices/a%3Ab/modules/m/messages/deviceBound"),
             Some(device("a:b", Some("m")))
+        );
+        // A part of an id is never a separator.
+        assert_eq!(
+            receiver("/devices/d%2Fx/messages/devicebound"),
+            Some(device("d%2Fx", None))
         );
         assert_eq!(receiver("/devices/a/messages/events"), None);
         assert_eq!(receiver("nonsense%"), None);

@@ -250,6 +250,7 @@ impl Connection {
             self.refuse(link, attach, condition::not_found());
             return;
         };
+        let address = address.meant(|target| self.hub.registry.find(&target.device).is_some());
         self.shared.add_link(link, session, address.clone(), attach);
         let mut ctx = Ctx {
             hub: &self.hub,

@@ -1,9 +1,10 @@
 //! How a connection learns that one of its links has something to do.
 //!
-//! The inbox is a set of links: however often a link is woken before the
-//! connection looks, it is one entry, so it needs no bound of its own.
+//! However often a link is woken before the connection looks, it has one entry,
+//! so the inbox needs no bound of its own. Links have their turns in the order
+//! in which they were woken: one that wakes itself again comes after all others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -13,20 +14,31 @@ use futures_util::task::AtomicWaker;
 /// The links that want to be looked at.
 #[derive(Default)]
 pub(super) struct Inbox {
-    links: Mutex<BTreeSet<LinkId>>,
+    links: Mutex<Links>,
     task: AtomicWaker,
 }
 
+#[derive(Default)]
+struct Links {
+    turns: VecDeque<LinkId>,
+    known: BTreeSet<LinkId>,
+}
+
 impl Inbox {
-    fn links(&self) -> MutexGuard<'_, BTreeSet<LinkId>> {
+    fn links(&self) -> MutexGuard<'_, Links> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the connection look at a link.
     pub(super) fn wake(&self, link: LinkId) {
-        if self.links().insert(link) {
-            self.task.wake();
+        {
+            let mut links = self.links();
+            if !links.known.insert(link) {
+                return;
+            }
+            links.turns.push_back(link);
         }
+        self.task.wake();
     }
 
     /// A waker that does so.
@@ -35,15 +47,18 @@ impl Inbox {
         Waker::from(Arc::new(LinkWaker { inbox, link }))
     }
 
-    /// Takes out one link.
+    /// Takes out the link that was woken first.
     pub(super) fn take(&self) -> Option<LinkId> {
-        self.links().pop_first()
+        let mut links = self.links();
+        let link = links.turns.pop_front()?;
+        links.known.remove(&link);
+        Some(link)
     }
 
     /// Ready while there is a link.
     pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         self.task.register(cx.waker());
-        if self.links().is_empty() {
+        if self.links().turns.is_empty() {
             Poll::Pending
         } else {
             Poll::Ready(())

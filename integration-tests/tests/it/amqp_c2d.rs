@@ -246,6 +246,7 @@ async fn feedback_comes_when_it_is_filed_and_goes_when_it_is_accepted() {
         properties.content_type.as_deref(),
         Some("application/vnd.microsoft.iothub.feedback.json")
     );
+    assert_eq!(properties.user_id.as_deref(), Some(&b"localhost"[..]));
     let records = json_of(&message);
     assert_eq!(
         records,
@@ -377,8 +378,34 @@ async fn feedback_that_a_link_may_not_settle_is_settled_when_it_is_sent() {
     let (_, _, message) = client.receive(link).await;
     assert_eq!(ids(&message), ["1"]);
     soon("the hold's end", async {
-        hub.advance_clock(Duration::from_secs(61))
+        hub.advance_clock(Duration::from_secs(61));
     })
     .await;
     rest.get(FEEDBACK).await.no_content();
+}
+
+/// A client that settles nothing is served again once its holds are over.
+#[tokio::test]
+async fn a_link_that_never_settles_goes_on_when_its_holds_are_over() {
+    const HELD: u64 = 64;
+    let (hub, rest) = start().await;
+    rest.create("d").await;
+    let mut client = AmqpClient::of_policy(&hub, "service").await;
+    let link = client.receiver(FEEDBACK, 1_000).await.unwrap();
+    for number in 1..=HELD {
+        send(&hub, "d", number);
+        purge(&rest).await;
+        let (_, _, message) = client.receive(link).await;
+        assert_eq!(ids(&message), [number.to_string()]);
+    }
+    let last = (HELD + 1).to_string();
+    send(&hub, "d", HELD + 1);
+    purge(&rest).await;
+    hub.advance_clock(std::time::Duration::from_secs(61));
+    loop {
+        let (_, _, message) = client.receive(link).await;
+        if ids(&message).contains(&last) {
+            break;
+        }
+    }
 }

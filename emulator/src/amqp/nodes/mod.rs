@@ -29,11 +29,17 @@ use super::inbox::Inbox;
 use super::{cbs, condition};
 use crate::hub::HubState;
 
+/// A client's own address that is remembered to tell its links apart; the
+/// emulator's own bound, far above what SDKs use.
+const REPLY_TO_BYTES: usize = 512;
+
 /// What the nodes of a connection share.
 pub(crate) struct Shared {
     pub(crate) caller: Caller,
     /// All links that are attached, also those of other nodes.
     pub(crate) links: BTreeMap<LinkId, LinkInfo>,
+    /// Links that were attached so far.
+    attaches: u64,
     pub(super) inbox: Arc<Inbox>,
     /// The devices and modules that the connection has links of.
     identities: device::Identities,
@@ -50,8 +56,10 @@ pub(crate) struct LinkInfo {
     /// The role of the hub's end.
     pub(crate) role: Role,
     /// The client's own end: the target of a link on which it receives. Answers
-    /// name it in `reply-to`.
+    /// name it in `reply-to`. None if it is longer than [`REPLY_TO_BYTES`].
     pub(crate) peer_address: Option<Box<str>>,
+    /// Which attach of the connection it was.
+    number: u64,
     /// Wakes the link's node; see [`Ctx::waker`].
     waker: Waker,
 }
@@ -67,6 +75,7 @@ impl Shared {
         Self {
             caller,
             links: BTreeMap::new(),
+            attaches: 0,
             inbox: Arc::default(),
             identities: device::Identities::default(),
             closing: Vec::new(),
@@ -75,6 +84,7 @@ impl Shared {
     }
 
     pub(super) fn add_link(&mut self, link: LinkId, session: SessionId, address: Address, attach: &Attach) {
+        self.attaches += 1;
         // Copied: what the client sent is a slice of a whole read.
         let peer_address = match attach.role {
             Role::Receiver => attach.target.as_ref().and_then(|target| target.address.as_str()),
@@ -84,7 +94,10 @@ impl Shared {
             address,
             session,
             role: attach.role.other(),
-            peer_address: peer_address.map(Into::into),
+            peer_address: peer_address
+                .filter(|address| address.len() <= REPLY_TO_BYTES)
+                .map(Into::into),
+            number: self.attaches,
             waker: self.inbox.waker(link),
         };
         self.links.insert(link, info);
@@ -114,10 +127,10 @@ impl Ctx<'_> {
             .filter(|(_, info)| info.role == Role::Sender && info.address == asked.address);
         let rank = |info: &LinkInfo| {
             let is_named = reply_to.is_some() && info.peer_address.as_deref() == reply_to;
-            (is_named, info.session == asked.session)
+            (is_named, info.session == asked.session, info.number)
         };
         candidates
-            .max_by_key(|(link, info)| (rank(info), **link))
+            .max_by_key(|(_, info)| rank(info))
             .map(|(link, _)| *link)
     }
 

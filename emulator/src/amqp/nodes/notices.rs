@@ -16,6 +16,7 @@ use amqp_wire::performative::{Attach, DeliveryState, Error, SenderSettleMode};
 use amqp_wire::{Value, message::STANDARD_FORMAT};
 use bytes::Bytes;
 use hub_core::c2d::LockToken;
+use hub_core::limits;
 use hub_core::time::Timestamp;
 
 use super::{Ctx, has_room};
@@ -47,7 +48,7 @@ struct Notice {
 }
 
 /// Waits for the next notice.
-type NextNotice = dyn Future<Output = Result<Notice, Error>> + Send;
+type NextNotice = Pin<Box<dyn Future<Output = Result<Notice, Error>> + Send>>;
 
 /// A link that reads one of the queues.
 pub(crate) struct Notices {
@@ -56,8 +57,17 @@ pub(crate) struct Notices {
     /// Whether the client wants what it is sent to be settled at once.
     settled: bool,
     /// The next notice, while the link has room for one.
-    next: Option<Pin<Box<NextNotice>>>,
-    held: BTreeMap<SentId, LockToken>,
+    next: Option<NextNotice>,
+    held: BTreeMap<SentId, Hold>,
+    /// Waits for the first hold to end, while there is no room for more.
+    hold_ends: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+/// What the client has been sent and has not settled.
+#[derive(Clone, Copy)]
+struct Hold {
+    token: LockToken,
+    until: Timestamp,
 }
 
 impl Kind {
@@ -109,14 +119,15 @@ impl Notices {
             settled: attach.snd_settle_mode == SenderSettleMode::Settled,
             next: None,
             held: BTreeMap::new(),
+            hold_ends: None,
         })
     }
 
     pub(super) fn on_event(&mut self, event: &Event) {
         if let Event::Outcome { delivery, state, .. } = event
-            && let Some(token) = self.held.remove(delivery)
+            && let Some(hold) = self.held.remove(delivery)
         {
-            self.kind.settle(&self.hub, token, state.as_ref());
+            self.kind.settle(&self.hub, hold.token, state.as_ref());
         }
     }
 
@@ -124,8 +135,8 @@ impl Notices {
         let waker = ctx.waker(link);
         let mut context = Context::from_waker(&waker);
         loop {
-            let may_send = engine.credit(link).is_ok_and(|credit| credit > 0) && self.held.len() < HELD;
-            if !may_send {
+            let has_credit = engine.credit(link).is_ok_and(|credit| credit > 0);
+            if !has_credit || !self.has_place(&mut context) {
                 // Others may have what this one has no use for.
                 self.next = None;
                 return Ok(());
@@ -142,6 +153,30 @@ impl Notices {
             self.next = None;
             self.send(link, notice?, engine);
         }
+    }
+
+    /// Whether the link may be sent more than it holds; otherwise the context is
+    /// woken when a hold is over, of which nobody will be told.
+    fn has_place(&mut self, context: &mut Context<'_>) -> bool {
+        if self.held.len() >= HELD {
+            let now = self.hub.clock.now();
+            self.held.retain(|_, hold| hold.until > now);
+        }
+        if self.held.len() < HELD {
+            self.hold_ends = None;
+            return true;
+        }
+        let (clock, first) = (&self.hub.clock, self.held.values().map(|hold| hold.until).min());
+        let ends = self.hold_ends.get_or_insert_with(|| {
+            let (clock, first) = (clock.clone(), first.unwrap_or(Timestamp::NEVER));
+            Box::pin(async move { clock.sleep_until(first).await })
+        });
+        if ends.as_mut().poll(context).is_pending() {
+            return false;
+        }
+        self.hold_ends = None;
+        context.waker().wake_by_ref();
+        false
     }
 
     fn send(&mut self, link: LinkId, notice: Notice, engine: &mut Engine) {
@@ -162,6 +197,8 @@ impl Notices {
             )],
             properties: Some(Box::new(Properties {
                 message_id: Value::String(token.to_string().into()),
+                // .NET reads it without looking whether it is there.
+                user_id: Some(Bytes::copy_from_slice(self.hub.events.hub_name().as_bytes())),
                 content_type: Some(content_type.into()),
                 content_encoding: Some("utf-8".into()),
                 ..Properties::default()
@@ -176,7 +213,10 @@ impl Notices {
         };
         match engine.send(link, outgoing) {
             Ok(_) if self.settled => self.kind.settle(&self.hub, token, Some(&DeliveryState::Accepted)),
-            Ok(sent) => drop(self.held.insert(sent, token)),
+            Ok(sent) => {
+                let until = self.hub.clock.now().saturating_add(limits::C2D_LOCK);
+                self.held.insert(sent, Hold { token, until });
+            }
             Err(_) => self.kind.settle(&self.hub, token, None),
         }
     }
@@ -184,8 +224,8 @@ impl Notices {
 
 impl Drop for Notices {
     fn drop(&mut self) {
-        for token in std::mem::take(&mut self.held).into_values() {
-            self.kind.settle(&self.hub, token, None);
+        for hold in std::mem::take(&mut self.held).into_values() {
+            self.kind.settle(&self.hub, hold.token, None);
         }
     }
 }

@@ -76,7 +76,7 @@ impl PartitionReader {
         let reader = hub
             .events
             .open(group, partition, wishes.start, wishes.epoch)
-            .map_err(refusal)?;
+            .map_err(|error| refusal(&error))?;
         let offered = wishes.metrics.then(|| Array::of_symbols([RUNTIME_METRIC]));
         let reply = AttachReply {
             offered_capabilities: offered.map_or(Value::Null, Value::Array),
@@ -165,7 +165,7 @@ impl PartitionReader {
     }
 }
 
-fn refusal(error: OpenError) -> Error {
+fn refusal(error: &OpenError) -> Error {
     let description = error.to_string();
     let condition = match error {
         OpenError::NoSuchPartition { .. } | OpenError::Attach(AttachError::NoSuchGroup(_)) => {

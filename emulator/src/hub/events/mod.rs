@@ -198,6 +198,7 @@ impl EventStream {
     /// is no such partition. For a look at the stream: readers have their places.
     pub(crate) fn peek(&self, partition: usize, sequence: u64, max: usize) -> Option<Vec<Event>> {
         let slot = self.slots.get(partition)?;
+        slot.lock().expire(self.clock.now());
         Some(slot.read_to(sequence, max, u64::MAX, |_| true))
     }
 
@@ -207,9 +208,13 @@ impl EventStream {
         // An event in one partition must not hide a smaller one that is about
         // to enter another.
         let last = self.positions.load(Ordering::Acquire);
-        let mut events = Vec::new();
+        let (now, mut events) = (self.clock.now(), Vec::new());
         for slot in &self.slots {
-            let from = slot.lock().after_position(position);
+            let from = {
+                let mut log = slot.lock();
+                log.expire(now);
+                log.after_position(position)
+            };
             events.extend(slot.read_to(from, max, last, |event| event.source == source));
         }
         events.sort_unstable_by_key(|event| event.position);

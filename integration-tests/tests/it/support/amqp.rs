@@ -164,7 +164,7 @@ impl AmqpClient {
         if self.events.len() > before {
             return true;
         }
-        let mut bytes = [0; 16 * 1024];
+        let mut bytes = vec![0; 16 * 1024];
         let read = self.socket.read(&mut bytes).await.unwrap_or(0);
         self.engine.feed(&bytes[..read]);
         while let Some(event) = self.engine.next_event() {
