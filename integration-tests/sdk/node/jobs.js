@@ -3,7 +3,7 @@
 'use strict';
 
 const assert = require('node:assert/strict');
-const { allPages, connect, createDevice, eventually, jobClient, registry, rejects, run, unique, watchDesired } = require('./support');
+const { allPages, connect, createDevice, eventually, jobClient, registry, rejects, run, serviceClient, unique, watchDesired } = require('./support');
 
 const FINAL = ['completed', 'failed', 'cancelled'];
 
@@ -23,10 +23,17 @@ run(async () => {
   const records = async (id) =>
     (await allPages(devices.createQuery(`SELECT * FROM devices.jobs WHERE devices.jobs.jobId = '${id}'`))).rows;
 
+  // The SDK does not tell when a device can be called, and gives a job no connect timeout.
+  const ready = (request, response) => response.send(200, () => {});
+  const callable = (...target) =>
+    serviceClient().invokeDeviceMethod(...target, { methodName: 'ready', connectTimeoutInSeconds: 20, responseTimeoutInSeconds: 20 });
+
   const client = await connect(online);
   const { patches } = await watchDesired(client);
   client.onDeviceMethod('lockDoor', (request, response) => response.send(200, { locked: request.payload }, () => {}));
   client.onDeviceMethod('fail', (request, response) => response.send(500, 'no', () => {}));
+  client.onDeviceMethod('ready', ready);
+  await callable(online.deviceId);
 
   // A twin job reaches devices whether they are connected or not, and tells those that are.
   const twinJob = unique('job');
@@ -73,6 +80,8 @@ run(async () => {
   const { responseBody: module } = await devices.addModule({ deviceId: online.deviceId, moduleId: unique('module') });
   const moduleClient = await connect(module);
   moduleClient.onMethod('lockDoor', (request, response) => response.send(200, 'module', () => {}));
+  moduleClient.onMethod('ready', ready);
+  await callable(online.deviceId, module.moduleId);
   const moduleJob = unique('job');
   const ofModule = `FROM devices.modules WHERE moduleId = '${module.moduleId}'`;
   await jobs.scheduleDeviceMethod(moduleJob, ofModule, method, now(), 60);
@@ -86,6 +95,8 @@ run(async () => {
   const slowClient = await connect(slow);
   let answer;
   slowClient.onDeviceMethod('lockDoor', (request, response) => { answer = () => response.send(200, 'at last', () => {}); });
+  slowClient.onDeviceMethod('ready', ready);
+  await callable(slow.deviceId);
   const waiting = unique('job');
   await jobs.scheduleDeviceMethod(waiting, `deviceId IN ['${online.deviceId}', '${slow.deviceId}']`, method, now(), 60);
   const running = await eventually('the first answer', async () => {
