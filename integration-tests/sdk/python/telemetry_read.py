@@ -97,9 +97,11 @@ def partition_of(device):
     """Where a device's events are; it must have sent one."""
     partitions = admin("GET", "events/partitions")["partitions"]
     for partition in range(len(partitions)):
-        listed = admin("GET", f"events?partition={partition}&from=0&max=1000")["events"]
-        if any(event["annotations"]["iothub-connection-device-id"] == device.id for event in listed):
-            return str(partition)
+        start = 0
+        while listed := admin("GET", f"events?partition={partition}&from={start}&max=1000")["events"]:
+            if any(event["annotations"]["iothub-connection-device-id"] == device.id for event in listed):
+                return str(partition)
+            start = listed[-1]["sequenceNumber"] + 1
     raise AssertionError(f"no events of {device.id}")
 
 
