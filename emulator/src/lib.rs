@@ -27,6 +27,7 @@ mod server;
 mod tls;
 mod tracking;
 mod websocket;
+mod writing;
 
 use std::path::Path;
 

@@ -139,8 +139,9 @@ impl Address {
     /// them as they are written: some clients percent-encode ids, some do not,
     /// and `%` is legal in them.
     pub(crate) fn meant(self, is_known: impl Fn(&Target) -> bool) -> Self {
-        let Self::Device(written, node) = self else {
-            return self;
+        let (written, node) = match self {
+            Self::Device(target, node) if !is_known(&target) => (target, node),
+            other => return other,
         };
         let decoded = |id: &str| percent_decode_str(id).decode_utf8().ok().map(Cow::into_owned);
         let device = || DeviceId::parse(&decoded(written.device.as_str())?).ok();
@@ -148,8 +149,8 @@ impl Address {
             None => Some(None),
             Some(id) => Some(Some(ModuleId::parse(&decoded(id.as_str())?).ok()?)),
         };
-        let target = match (is_known(&written), device(), module()) {
-            (false, Some(device), Some(module)) => Target { device, module },
+        let target = match (device(), module()) {
+            (Some(device), Some(module)) => Target { device, module },
             _ => written,
         };
         Self::Device(target, node)

@@ -6,20 +6,19 @@
 //! is bounded.
 
 use std::collections::BTreeMap;
-use std::future::{Future as _, poll_fn};
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
-use std::task::Poll;
-use std::time::Duration;
+use std::task::{Context, Poll};
 
 use amqp_wire::engine::{Config, Engine, Event, LinkId, SessionId};
 use amqp_wire::performative::{Attach, Error};
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use hub_core::limits;
 use mqtt_wire::fill_with;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::address::Address;
 use super::caller::Caller;
@@ -28,14 +27,7 @@ use super::{condition, sasl};
 use crate::hub::HubState;
 use crate::hub::access::deadline;
 use crate::tls::ClientCertificate;
-
-/// How long a write may make no progress before the peer counts as gone; the
-/// emulator's own choice, as for MQTT.
-const WRITE_STALL: Duration = Duration::from_secs(60);
-
-/// How long a peer may take to accept the last bytes before the end; the
-/// emulator's own choice.
-const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
+use crate::writing::{self, Unwritten, shut_down};
 
 /// What all connections say of themselves.
 static CONFIG: LazyLock<Arc<Config>> = LazyLock::new(|| {
@@ -78,13 +70,6 @@ where
     Box::pin(shut_down(&mut stream)).await;
 }
 
-/// Says the transport's farewell, without which a TLS or WebSocket peer could
-/// not tell the end from a cut.
-async fn shut_down<S: AsyncWrite + Unpin>(stream: &mut S) {
-    let farewell = poll_fn(|cx| Pin::new(&mut *stream).poll_shutdown(cx));
-    let _ = timeout(FAREWELL_DEADLINE, farewell).await;
-}
-
 struct Connection {
     hub: Arc<HubState>,
     engine: Engine,
@@ -121,7 +106,7 @@ impl Connection {
         }
     }
 
-    async fn run<S>(&mut self, stream: &mut S) -> Result<std::convert::Infallible, Ending>
+    async fn run<S>(&mut self, stream: &mut S) -> Result<Infallible, Ending>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -355,31 +340,14 @@ impl Connection {
 
 /// Writes and flushes all of `out`, unless the peer stops reading.
 async fn write_all<S: AsyncWrite + Unpin>(stream: &mut S, mut out: BytesMut) -> Result<(), Ending> {
-    let mut stall = None;
-    poll_fn(|cx| {
-        loop {
-            let step = if out.is_empty() {
-                Pin::new(&mut *stream).poll_flush(cx).map_ok(|()| None)
-            } else {
-                Pin::new(&mut *stream).poll_write(cx, &out).map_ok(Some)
-            };
-            match step {
-                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(Some(0))) => {
-                    return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
-                }
-                Poll::Ready(Ok(Some(n))) => {
-                    out.advance(n);
-                    stall = None;
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-                Poll::Pending => break,
-            }
-        }
-        let timer = stall.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + WRITE_STALL)));
-        timer.as_mut().poll(cx).map(|()| Err(Ending::WriteStalled))
-    })
-    .await
+    let never = |_: &mut Context<'_>| Poll::<Infallible>::Pending;
+    writing::write_all(stream, &mut out, None, never)
+        .await
+        .map_err(|unwritten| match unwritten {
+            Unwritten::Io(error) => error.into(),
+            Unwritten::Late => Ending::WriteStalled,
+            Unwritten::Interrupted(never) => match never {},
+        })
 }
 
 #[cfg(test)]

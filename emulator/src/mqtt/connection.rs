@@ -4,14 +4,13 @@
 //! all answers and waiting frames in one write, and holds neither a read nor a
 //! write buffer while it waits.
 
-use std::future::{Future as _, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use hub_core::c2d::LockToken;
 use hub_core::limits;
 use mqtt_wire::{ConnectAck, ConnectAckReason, Packet, PacketBuffer, WireError, encode, fill};
@@ -24,18 +23,11 @@ use crate::hub::HubState;
 use crate::hub::outbox::{CloseReason, Outbox};
 use crate::hub::session::Session;
 use crate::tls::ClientCertificate;
-
-/// How long a write may make no progress before the peer counts as gone; the
-/// emulator's own choice, the shortest keep-alive that SDKs use by default.
-const WRITE_STALL: Duration = Duration::from_secs(60);
+use crate::writing::{self, FAREWELL_DEADLINE, Unwritten, shut_down};
 
 /// Answers to one read are collected up to this many bytes before they are
 /// written, plus the one that goes beyond; the emulator's own choice.
 const ANSWERS_BYTES: usize = 64 * 1024;
-
-/// How long a peer may take to accept the last bytes before the end; the
-/// emulator's own choice.
-const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -91,13 +83,6 @@ where
     }
     drop(session);
     Box::pin(shut_down(&mut connection.stream)).await;
-}
-
-/// Says the transport's farewell, without which a TLS or WebSocket peer could
-/// not tell the end from a cut.
-async fn shut_down<S: AsyncWrite + Unpin>(stream: &mut S) {
-    let farewell = poll_fn(|cx| Pin::new(&mut *stream).poll_shutdown(cx));
-    let _ = timeout(FAREWELL_DEADLINE, farewell).await;
 }
 
 /// From the first byte to the answer to CONNECT; `None` when the connection has
@@ -329,44 +314,17 @@ async fn write_all<S>(
 where
     S: AsyncWrite + Unpin,
 {
-    let mut stall = None;
-    poll_fn(|cx| {
-        loop {
-            let step = if out.is_empty() {
-                Pin::new(&mut *stream).poll_flush(cx).map_ok(|()| None)
-            } else {
-                Pin::new(&mut *stream).poll_write(cx, out).map_ok(Some)
-            };
-            match step {
-                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(Some(0))) => {
-                    return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
-                }
-                Poll::Ready(Ok(Some(n))) => {
-                    out.advance(n);
-                    stall = None;
-                }
-                Poll::Ready(Err(e)) => return Poll::Ready(Err(e.into())),
-                Poll::Pending => break,
+    let closed = |cx: &mut Context<'_>| outbox.map_or(Poll::Pending, |outbox| outbox.poll_closed(cx));
+    writing::write_all(stream, out, expires, closed)
+        .await
+        .map_err(|unwritten| match unwritten {
+            Unwritten::Io(error) => error.into(),
+            Unwritten::Interrupted(reason) => Ending::ByHub(reason),
+            Unwritten::Late if expires.is_some_and(|expires| expires <= Instant::now()) => {
+                Ending::TokenExpired
             }
-        }
-        if let Some(Poll::Ready(reason)) = outbox.map(|o| o.poll_closed(cx)) {
-            return Poll::Ready(Err(Ending::ByHub(reason)));
-        }
-        let timer = stall.get_or_insert_with(|| {
-            let stalled = Instant::now() + WRITE_STALL;
-            Box::pin(sleep_until(
-                expires.map_or(stalled, |expires| expires.min(stalled)),
-            ))
-        });
-        timer.as_mut().poll(cx).map(|()| {
-            Err(match expires {
-                Some(expires) if expires <= Instant::now() => Ending::TokenExpired,
-                _ => Ending::WriteStalled,
-            })
+            Unwritten::Late => Ending::WriteStalled,
         })
-    })
-    .await
 }
 
 #[cfg(test)]

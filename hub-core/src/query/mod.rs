@@ -123,12 +123,6 @@ impl Query {
         self.top
     }
 
-    /// Whether every matching row must be seen before the first row comes out.
-    #[must_use]
-    pub fn is_aggregate(&self) -> bool {
-        matches!(self.output, Output::Groups(_))
-    }
-
     /// What kind of items comes out.
     #[must_use]
     pub fn item_type(&self) -> ItemType {

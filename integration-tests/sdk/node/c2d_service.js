@@ -7,22 +7,12 @@ const service = require('azure-iothub');
 const { Client: DeviceClient } = require('azure-iot-device');
 const { Mqtt } = require('azure-iot-device-mqtt');
 const { Message } = require('azure-iot-common');
-const { SERVICE, connectionString, createDevice, eventually, registry, rejects, rest, run, tracked, within } = require('./support');
-
-const PROTOCOL = { amqp: require('azure-iothub/dist/amqp').Amqp, 'amqp-ws': require('azure-iothub/dist/amqp_ws').AmqpWs };
+const { SERVICE, connectionString, createDevice, eventually, registry, rejects, rest, run, serviceProtocol, tracked, within, withServiceConnection } = require('./support');
 
 // The service's client sends over AMQP; the devices are connected over MQTT.
-run(async () => {
-  const client = service.Client.fromConnectionString(SERVICE, PROTOCOL[process.env.TRANSPORT]);
-  try {
-    await check(client);
-  } finally {
-    await within('the end', client.close());
-  }
-});
+run(() => withServiceConnection(check));
 
 async function check(client) {
-  await within('a connection', client.open());
   const queued = async ({ deviceId }) => (await registry().get(deviceId)).responseBody.cloudToDeviceMessageCount;
 
   // A message with everything that it can have, and a bare one.
@@ -69,7 +59,7 @@ async function check(client) {
 
   // A wrong key is refused.
   const wrong = SERVICE.replace(/SharedAccessKey=.*/, 'SharedAccessKey=d3Jvbmcga2V5IHdyb25nIGtleSE=');
-  const stranger = service.Client.fromConnectionString(wrong, PROTOCOL[process.env.TRANSPORT]);
+  const stranger = service.Client.fromConnectionString(wrong, serviceProtocol());
   const error = await rejects(stranger.open(), { name: 'Error' });
   assert.equal(error.amqpError.name, 'UnauthorizedError');
 }

@@ -3,26 +3,14 @@
 'use strict';
 
 const assert = require('node:assert/strict');
-const service = require('azure-iothub');
 const { Client: DeviceClient } = require('azure-iot-device');
 const { Mqtt } = require('azure-iot-device-mqtt');
 const { Message } = require('azure-iot-common');
-const { SERVICE, connectionString, createDevice, eventually, promised, rest, run, tracked, within } = require('./support');
+const { connectionString, createDevice, eventually, promised, rest, run, tracked, within, withServiceConnection } = require('./support');
 
-const PROTOCOL = { amqp: require('azure-iothub/dist/amqp').Amqp, 'amqp-ws': require('azure-iothub/dist/amqp_ws').AmqpWs };
-
-run(async () => {
-  const client = service.Client.fromConnectionString(SERVICE, PROTOCOL[process.env.TRANSPORT]);
-  try {
-    await check(client);
-  } finally {
-    await within('the end', client.close());
-  }
-});
+run(() => withServiceConnection(check));
 
 async function check(client) {
-  await within('a connection', client.open());
-
   // Feedback comes while a back end listens, whatever became of the message.
   const records = [];
   const feedback = await within('a receiver', promised((done) => client.getFeedbackReceiver(done)));

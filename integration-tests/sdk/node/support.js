@@ -139,6 +139,22 @@ function errorCodeOf(body) {
 
 const registry = () => service.Registry.fromConnectionString(SERVICE);
 const serviceClient = () => service.Client.fromConnectionString(SERVICE);
+
+/** How a back end connects to send and to receive: AMQP, plain or over WebSockets. */
+const serviceProtocol = () =>
+  ({ amqp: require('azure-iothub/dist/amqp').Amqp, 'amqp-ws': require('azure-iothub/dist/amqp_ws').AmqpWs })[process.env.TRANSPORT];
+
+/** Runs `check` with a back end that sends and receives over the transport, and closes it. */
+async function withServiceConnection(check) {
+  const client = service.Client.fromConnectionString(SERVICE, serviceProtocol());
+  try {
+    await within('a connection', client.open());
+    await check(client);
+  } finally {
+    await within('the end', client.close());
+  }
+}
+
 const jobClient = () => service.JobClient.fromConnectionString(SERVICE);
 const digitalTwins = () => new service.DigitalTwinClient(new service.IoTHubTokenCredentials(SERVICE));
 
@@ -286,7 +302,7 @@ async function feedbackOf({ deviceId }, count) {
 module.exports = {
   ADMIN, HOST, SERVICE, transport, OVER_AMQP, NO_RETRY, TRANSPORTS, Client, ModuleClient, Message,
   run, unique, sleep, promised, eventually, within, rejects, errorCodeOf,
-  registry, serviceClient, jobClient, digitalTwins,
+  registry, serviceClient, serviceProtocol, withServiceConnection, jobClient, digitalTwins,
   createDevice, connectionString, sasToken, clientFor, tracked, connect, open, close,
   report, watchDesired, allPages, admin, telemetryOf, rest, sendToDevice, feedbackOf,
 };
