@@ -221,6 +221,20 @@ pub const CONSUMER_GROUP_CHARS: usize = 50;
 /// quotas: 5).
 pub const READERS_PER_PARTITION: usize = 5;
 
+/// Entries that the journal of what happens in the hub keeps while somebody
+/// watches; the emulator's own.
+pub const JOURNAL_ENTRIES: usize = 32 * 1024;
+/// Bytes of memory for them; the emulator's own.
+pub const JOURNAL_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of a body that the journal keeps; the emulator's own. Most messages
+/// are smaller, and the journal is to be looked at, not to be processed.
+pub const JOURNAL_BODY_BYTES: usize = 64 * 1024;
+/// Watchers of the journal at once; the emulator's own.
+pub const JOURNAL_WATCHERS: usize = 64;
+/// How long the journal goes on after its last watcher has left, so that one
+/// that comes back misses nothing; the emulator's own.
+pub const JOURNAL_LINGER: Duration = Duration::from_secs(5 * 60);
+
 /// Bytes of an HTTP request body (bulk registration of 100 devices with full
 /// twins is the largest legal one); the emulator's own.
 pub const HTTP_BODY_BYTES: usize = 8 * 1024 * 1024;

@@ -4,17 +4,15 @@
 
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use hub_core::error::ServiceError;
-use hub_core::events::{Annotation, Event, GroupError, PartitionInfo};
-use hub_core::property_bag::SystemProperty;
-use serde_json::{Map, Value, json};
+use hub_core::events::{GroupError, PartitionInfo};
+use serde_json::{Value, json};
 
 use super::App;
 use super::error::HttpError;
 use super::reply::JsonReply;
 use super::request::{LastName, query_parameter};
+use crate::hub::events::json::event_json;
 
 /// Events of one reply: when nothing else is said, and at most.
 const LISTED: usize = 100;
@@ -67,47 +65,6 @@ pub(super) async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> R
         .ok_or_else(|| ServiceError::invalid(format!("there is no partition {partition}")))?;
     let events: Vec<Value> = events.iter().map(event_json).collect();
     JsonReply::of(&json!({ "events": events }))
-}
-
-fn event_json(event: &Event) -> Value {
-    let annotations: Map<String, Value> = event
-        .annotations()
-        .into_iter()
-        .map(|(name, value)| {
-            let value = match value {
-                Annotation::Text(text) => text.into(),
-                Annotation::Made(text) => text.into(),
-                Annotation::Long(number) => number.into(),
-                Annotation::Time(time) => json!(time),
-            };
-            (name.to_owned(), value)
-        })
-        .collect();
-    let properties: Map<String, Value> = [
-        ("message-id", SystemProperty::MessageId),
-        ("correlation-id", SystemProperty::CorrelationId),
-        ("user-id", SystemProperty::UserId),
-        ("content-type", SystemProperty::ContentType),
-        ("content-encoding", SystemProperty::ContentEncoding),
-    ]
-    .into_iter()
-    .filter_map(|(name, property)| Some((name.to_owned(), event.property(property)?.into())))
-    .collect();
-    let application: Map<String, Value> = event
-        .application_properties()
-        .map(|(name, value)| (name.to_owned(), value.into()))
-        .collect();
-    let mut json = json!({
-        "sequenceNumber": event.sequence,
-        "annotations": annotations,
-        "properties": properties,
-        "applicationProperties": application,
-    });
-    match std::str::from_utf8(&event.body) {
-        Ok(text) => json["body"] = text.into(),
-        Err(_) => json["bodyBase64"] = STANDARD.encode(&event.body).into(),
-    }
-    json
 }
 
 /// Makes a consumer group, if it is not there.

@@ -181,53 +181,25 @@ impl Event {
     #[must_use]
     pub fn annotations(&self) -> Vec<(&'static str, Annotation<'_>)> {
         use Annotation::{Long, Made, Text, Time};
-        let target = &self.origin.target;
         let mut all = vec![
             ("x-opt-sequence-number", Long(self.sequence)),
             ("x-opt-offset", Made(self.offset.to_string())),
             ("x-opt-enqueued-time", Time(self.enqueued)),
-            ("x-opt-partition-key", Text(target.device.as_str())),
-            ("iothub-connection-device-id", Text(target.device.as_str())),
+            ("x-opt-partition-key", Text(self.origin.target.device.as_str())),
         ];
-        if let Some(module) = &target.module {
-            all.push(("iothub-connection-module-id", Text(module.as_str())));
-        }
-        if let Some(sender) = &self.origin.sender {
-            all.push(("iothub-connection-auth-method", Made(sender.auth.to_string())));
-            all.push((
-                "iothub-connection-auth-generation-id",
-                Text(&sender.generation_id),
-            ));
-        }
-        all.push(("iothub-enqueuedtime", Time(self.enqueued)));
-        all.push(("iothub-message-source", Text(self.source.name())));
-        if let Some(model) = self.origin.sender.as_ref().and_then(|s| s.model_id.as_deref()) {
-            all.push(("dt-dataschema", Text(model)));
-        }
-        for (name, property) in [
-            ("dt-subject", SystemProperty::Subject),
-            ("iothub-interface-id", SystemProperty::InterfaceId),
-        ] {
-            if let Some(value) = self.properties.system.get(&property) {
-                all.push((name, Text(value)));
-            }
-        }
+        all.extend(annotations_of(
+            self.source,
+            &self.origin,
+            self.enqueued,
+            &self.properties,
+        ));
         all
     }
 
     /// What readers get as application properties: the sender's own by name,
     /// then the system properties that have no other place.
     pub fn application_properties(&self) -> impl Iterator<Item = (&str, &str)> {
-        let placeless = [
-            ("iothub-creation-time-utc", SystemProperty::CreationTime),
-            ("iothub-message-schema", SystemProperty::Schema),
-        ];
-        let placeless = placeless
-            .into_iter()
-            .filter_map(|(name, property)| Some((name, self.properties.system.get(&property)?.as_str())));
-        let own = self.properties.application.iter();
-        own.map(|(name, value)| (name.as_str(), value.as_str()))
-            .chain(placeless)
+        application_properties_of(&self.properties)
     }
 
     /// Message id, correlation id, user id, content type or content encoding,
@@ -236,6 +208,59 @@ impl Event {
     pub fn property(&self, property: SystemProperty) -> Option<&str> {
         self.properties.system.get(&property).map(String::as_str)
     }
+}
+
+/// What the hub says of a message itself, wherever it goes: from or about whom
+/// it is, when it was accepted and what it is about.
+#[must_use]
+pub fn annotations_of<'a>(
+    source: Source,
+    origin: &'a Origin,
+    enqueued: Timestamp,
+    properties: &'a MessageProperties,
+) -> Vec<(&'static str, Annotation<'a>)> {
+    use Annotation::{Made, Text, Time};
+    let target = &origin.target;
+    let mut all = vec![("iothub-connection-device-id", Text(target.device.as_str()))];
+    if let Some(module) = &target.module {
+        all.push(("iothub-connection-module-id", Text(module.as_str())));
+    }
+    if let Some(sender) = &origin.sender {
+        all.push(("iothub-connection-auth-method", Made(sender.auth.to_string())));
+        all.push((
+            "iothub-connection-auth-generation-id",
+            Text(&sender.generation_id),
+        ));
+    }
+    all.push(("iothub-enqueuedtime", Time(enqueued)));
+    all.push(("iothub-message-source", Text(source.name())));
+    if let Some(model) = origin.sender.as_ref().and_then(|s| s.model_id.as_deref()) {
+        all.push(("dt-dataschema", Text(model)));
+    }
+    for (name, property) in [
+        ("dt-subject", SystemProperty::Subject),
+        ("iothub-interface-id", SystemProperty::InterfaceId),
+    ] {
+        if let Some(value) = properties.system.get(&property) {
+            all.push((name, Text(value)));
+        }
+    }
+    all
+}
+
+/// What receivers of a message get as application properties: the sender's own
+/// by name, then the system properties that have no other place.
+pub fn application_properties_of(properties: &MessageProperties) -> impl Iterator<Item = (&str, &str)> {
+    let placeless = [
+        ("iothub-creation-time-utc", SystemProperty::CreationTime),
+        ("iothub-message-schema", SystemProperty::Schema),
+    ];
+    let placeless = placeless
+        .into_iter()
+        .filter_map(|(name, property)| Some((name, properties.system.get(&property)?.as_str())));
+    let own = properties.application.iter();
+    own.map(|(name, value)| (name.as_str(), value.as_str()))
+        .chain(placeless)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! copies at their own pace and are woken when there is something new. How
 //! events travel is for the protocols; the rules are in `hub_core::events`.
 
+pub(crate) mod json;
 mod presence;
 mod reader;
 mod settings;
