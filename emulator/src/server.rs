@@ -13,6 +13,7 @@ use hub_core::file_upload::FileNotification;
 use hub_core::ids::{DeviceId, Target};
 use hub_core::property_bag::MessageProperties;
 use hub_core::registry::{DeviceSpec, IfMatch};
+use hub_core::routing::{Routing, RoutingError};
 use hub_core::time::Timestamp;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -128,6 +129,7 @@ pub(crate) fn start(
         https_port: addresses.https.map(|address| address.port()),
         ca_pem: ca_pem.into(),
     };
+    app.hub.events.start(&tasks, &stop);
     let settling = settling::keep_settled(app.hub.clone(), configuration_interval);
     tasks.spawn(stop.clone().run_until_cancelled_owned(settling));
     let acceptor = TlsAcceptor::from(tls);
@@ -482,13 +484,26 @@ impl Hub {
         start: Start,
         epoch: Option<i64>,
     ) -> Result<EventReader, OpenError> {
-        self.app.hub.events.open(group, partition, start, epoch)
+        self.app
+            .hub
+            .events
+            .built_in()
+            .open(group, partition, start, epoch)
+    }
+
+    /// Puts another configuration of message routing into force. Endpoints that
+    /// are in both, with the same settings, keep their events and their readers.
+    ///
+    /// # Errors
+    /// When a stream has the hub's own name; nothing has changed then.
+    pub fn set_routing(&self, routing: Routing) -> Result<(), RoutingError> {
+        self.app.hub.events.set_routing(routing)
     }
 
     /// The ends of the event stream's partitions, in their order.
     #[must_use]
     pub fn event_partitions(&self) -> Vec<PartitionInfo> {
-        self.app.hub.events.partitions()
+        self.app.hub.events.built_in().partitions()
     }
 
     /// The kept notifications of files that devices uploaded, after position

@@ -270,6 +270,11 @@ pub const WEBHOOK_TIMEOUT: std::ops::RangeInclusive<Duration> =
 /// How long a webhook may take to answer when nothing else is said; the
 /// emulator's own.
 pub const WEBHOOK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// Bytes of memory for events that wait for a directory or a webhook; the
+/// emulator's own. The oldest go first.
+pub const SINK_LOG_BYTES: usize = 16 * 1024 * 1024;
+/// Events that wait for a directory or a webhook at most; the emulator's own.
+pub const SINK_LOG_EVENTS: usize = 100_000;
 /// Characters of an enrichment's key; the emulator's own.
 pub const ENRICHMENT_KEY_CHARS: usize = 128;
 /// Characters of an enrichment's value; the emulator's own.

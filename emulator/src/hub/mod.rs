@@ -43,6 +43,7 @@ use std::time::Duration;
 use hub_core::c2d::Settings as CloudToDeviceSettings;
 use hub_core::error::{ErrorCode, ServiceError};
 use hub_core::query::Dialect;
+use hub_core::routing::Routing;
 use hub_core::sas::Key;
 use hub_core::tier::Tier;
 use job_service::Clock;
@@ -52,7 +53,7 @@ use self::c2d::CloudToDevice;
 use self::configurations::Configurations;
 use self::counters::Counters;
 use self::device_cas::DeviceCas;
-use self::events::{EventSettings, EventStream};
+use self::events::{EventSettings, Events};
 use self::file_upload::FileNotifications;
 use self::lag::Lag;
 use self::lock::Views;
@@ -83,8 +84,10 @@ pub(crate) struct HubSettings {
     pub(crate) policies: Policies,
     /// Direct methods in flight to one device.
     pub(crate) methods_in_flight: usize,
-    /// Partitions, retention and sources of the event stream.
+    /// Partitions, retention and sources of the built-in endpoint.
     pub(crate) events: EventSettings,
+    /// The message routing that the hub starts with and goes back to.
+    pub(crate) routing: Option<Routing>,
     pub(crate) strictness: Strictness,
     /// How long an MQTT client waits for its CONNACK.
     pub(crate) connack_delay: Duration,
@@ -115,6 +118,7 @@ impl HubSettings {
             policies: Policies::new(Key::from_bytes(&[0; 32])),
             methods_in_flight: hub_core::limits::METHODS_IN_FLIGHT,
             events: EventSettings::default(),
+            routing: None,
             strictness: Strictness::Strict,
             connack_delay: Duration::ZERO,
             query_lag: Duration::ZERO,
@@ -136,7 +140,7 @@ pub(crate) struct HubState {
     pub(crate) registry: Registry,
     pub(crate) views: Arc<Views>,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) events: Arc<EventStream>,
+    pub(crate) events: Arc<Events>,
     pub(crate) message_quota: MessageQuota,
     pub(crate) c2d: CloudToDevice,
     pub(crate) device_cas: DeviceCas,
@@ -152,8 +156,9 @@ impl HubState {
     pub(crate) fn new(settings: HubSettings, clock: Clock) -> Self {
         let counters = Arc::<Counters>::default();
         Self {
-            events: Arc::new(EventStream::new(
+            events: Arc::new(Events::new(
                 settings.events.clone(),
+                settings.routing.clone(),
                 &settings.host_name,
                 clock.clone(),
                 counters.clone(),

@@ -383,7 +383,7 @@ impl HubState {
     /// the hub gives an Edge device come and go in silence.
     fn tell(&self, change: Lifecycle, target: &Target, endpoint: &Endpoint, now: Timestamp) {
         self.events
-            .notify(Source::DeviceLifecycle, target, now, |notice| {
+            .notify(Source::DeviceLifecycle, target, &endpoint.twin, now, |notice| {
                 notice.lifecycle(change, &endpoint.twin)
             });
     }
