@@ -74,10 +74,11 @@ impl HubState {
         Ok(())
     }
 
-    /// Keeps and counts a message that was accepted, in this order: what is
-    /// counted can be read.
+    /// Keeps, shows and counts a message that was accepted, in this order: what
+    /// is counted can be read.
     pub(super) fn keep_telemetry(&self, origin: &Arc<Origin>, now: Timestamp, bag: &Bag<'_>, body: &[u8]) {
         self.events.append(Source::Telemetry, origin, bag, body, now);
+        self.events.show(Source::Telemetry, origin, bag, body, now, None);
         self.counters.telemetry_messages.add(1);
         self.counters.telemetry_bytes.add(body.len() as u64);
     }

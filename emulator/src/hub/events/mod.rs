@@ -8,6 +8,7 @@
 //! copies at their own pace and are woken when there is something new. How
 //! events travel is for the protocols; the rules are in `hub_core::events`.
 
+pub(crate) mod journal;
 pub(crate) mod json;
 mod presence;
 mod reader;
@@ -28,6 +29,7 @@ use hub_core::time::Timestamp;
 use job_service::Clock;
 use tokio::sync::Notify;
 
+use journal::{Happening, Journal, Kind, RouteNames};
 pub(crate) use presence::Presence;
 use reader::Ending;
 pub use reader::{EventReader, OpenError, ReadEnd};
@@ -48,6 +50,8 @@ pub(crate) struct EventStream {
     positions: AtomicU64,
     readers: Mutex<Readers>,
     connections: Mutex<ConnectionSequence>,
+    /// What happens, for those who watch.
+    pub(crate) journal: Arc<Journal>,
 }
 
 /// A partition, and the call to those who wait for its next event.
@@ -105,6 +109,7 @@ impl EventStream {
             positions: AtomicU64::new(0),
             readers: Mutex::new(Readers::new(&settings)),
             connections: Mutex::default(),
+            journal: Arc::new(Journal::new(clock.clone())),
             settings,
             clock,
             counters,
@@ -149,13 +154,40 @@ impl EventStream {
         slot.news.notify_waiters();
     }
 
+    /// Shows a message to those who watch; `routes` are those that it took.
+    pub(crate) fn show(
+        &self,
+        source: Source,
+        origin: &Arc<Origin>,
+        bag: &Bag<'_>,
+        body: &[u8],
+        at: Timestamp,
+        routes: Option<&RouteNames>,
+    ) {
+        self.journal.record(&Happening {
+            kind: Kind::from(source),
+            operation: "",
+            origin: Some(origin),
+            bag,
+            body,
+            routes,
+            at,
+        });
+    }
+
     /// Whether events of this source are kept.
-    pub(crate) fn wants(&self, source: Source) -> bool {
+    pub(crate) fn keeps(&self, source: Source) -> bool {
         self.settings.sources.contains(source)
     }
 
-    /// Keeps an event of the hub itself, if its source is wanted; `make` is
-    /// called only then.
+    /// Whether events of this source are to be made: they are kept, or somebody
+    /// watches.
+    pub(crate) fn wants(&self, source: Source) -> bool {
+        self.keeps(source) || self.journal.is_active()
+    }
+
+    /// Keeps an event of the hub itself and shows it to those who watch, as far
+    /// as its source is wanted; `make` is called only then.
     pub(crate) fn notify(
         &self,
         source: Source,
@@ -177,8 +209,21 @@ impl EventStream {
             sender: None,
         });
         let bag = Bag::from(&notification.properties);
-        self.append(notification.source, &origin, &bag, &notification.body, now);
-        self.counters.events_emitted.add(1);
+        let (source, body) = (notification.source, &notification.body);
+        if self.keeps(source) {
+            self.append(source, &origin, &bag, body, now);
+            self.counters.events_emitted.add(1);
+        }
+        self.show(source, &origin, &bag, body, now, None);
+    }
+
+    /// Shows those who watch that a connection begins or ends, unless that is
+    /// what connection state events are kept for: they have their own rule for
+    /// when a device is there.
+    pub(crate) fn show_connection(&self, target: &Target, change: ConnectionChange) {
+        if !self.keeps(Source::DeviceConnectionState) {
+            self.notify_connection(target, change);
+        }
     }
 
     fn notify_connection(&self, target: &Target, change: ConnectionChange) {
@@ -266,6 +311,7 @@ impl EventStream {
             }
             self.positions.store(0, Ordering::Release);
         }
+        self.journal.clear();
         self.wake_all();
     }
 
