@@ -523,6 +523,7 @@ impl Hub {
     pub async fn shutdown(self) {
         self.app.jobs.shutdown().await;
         self.app.hub.disconnect_all(CloseReason::Shutdown);
+        self.app.hub.events.journal.close().await;
         self.app.stop.cancel();
         self.app.tasks.close();
         self.app.tasks.wait().await;

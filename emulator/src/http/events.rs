@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use hub_core::error::ServiceError;
 use hub_core::events::{GroupError, PartitionInfo};
 use hub_core::routing::EVENTS;
@@ -14,8 +15,9 @@ use serde_json::{Value, json};
 
 use super::App;
 use super::error::HttpError;
+use super::live;
 use super::reply::JsonReply;
-use super::request::{LastName, query_parameter};
+use super::request::{LastName, query_pairs, query_parameter};
 use crate::hub::events::Endpoint;
 use crate::hub::events::json::event_json;
 
@@ -66,10 +68,35 @@ fn partition_json(partition: usize, info: &PartitionInfo) -> Value {
     })
 }
 
+/// A list of events, or what happens from now on for a client that accepts
+/// `text/event-stream`.
+pub(super) async fn list_or_watch(
+    State(app): State<App>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Response, HttpError> {
+    if live::is_wanted(&headers) {
+        return Ok(live::watch(&app, &headers, query.as_deref())?);
+    }
+    list(&app, query.as_deref()).map(JsonReply::into_response)
+}
+
 /// The events of `?partition=` from sequence number `?from=` (0) on, `?max=`
 /// (100) of them; those that are kept no more are skipped.
-pub(super) async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> Result<JsonReply, HttpError> {
-    let number = |name: &str, default: u64| match query_parameter(query.as_deref(), name) {
+fn list(app: &App, query: Option<&str>) -> Result<JsonReply, HttpError> {
+    for (name, _) in query_pairs(query) {
+        if !["endpoint", "partition", "from", "max", "api-version"]
+            .iter()
+            .any(|known| name.eq_ignore_ascii_case(known))
+        {
+            return Err(ServiceError::invalid(format!(
+                "{name:?} is no parameter here; there are endpoint, partition, from and max, and others with \
+                 Accept: text/event-stream"
+            ))
+            .into());
+        }
+    }
+    let number = |name: &str, default: u64| match query_parameter(query, name) {
         None => Ok(default),
         Some(text) => text
             .parse::<u64>()
@@ -77,7 +104,7 @@ pub(super) async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> R
     };
     let (partition, from) = (number("partition", 0)?, number("from", 0)?);
     let max = number("max", LISTED as u64)?.min(MOST_LISTED as u64);
-    let endpoint = endpoint(&app, query.as_deref())?;
+    let endpoint = endpoint(app, query)?;
     let events = usize::try_from(partition)
         .ok()
         .and_then(|partition| endpoint.stream.peek(partition, from, max as usize))

@@ -19,6 +19,7 @@ mod events;
 mod feedback;
 mod files;
 mod jobs;
+mod live;
 mod message_headers;
 mod methods;
 mod path;
@@ -176,7 +177,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/_emulator/health", get(admin::health))
         .route("/_emulator/counters", get(admin::counters))
         .route("/_emulator/telemetry", get(admin::telemetry))
-        .route("/_emulator/events", get(events::list))
+        .route("/_emulator/events", get(events::list_or_watch))
         .route("/_emulator/events/partitions", get(events::partitions))
         .route(
             "/_emulator/consumer-groups/{group}",

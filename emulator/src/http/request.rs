@@ -248,10 +248,19 @@ pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str
 
 /// The value of a query parameter, percent-decoded; names compare without regard to case.
 pub(crate) fn query_parameter(query: Option<&str>, name: &str) -> Option<String> {
-    query?.split('&').find_map(|pair| {
+    query_pairs(query).find_map(|(key, value)| key.eq_ignore_ascii_case(name).then_some(value))
+}
+
+/// All query parameters in their order, values percent-decoded.
+pub(crate) fn query_pairs(query: Option<&str>) -> impl Iterator<Item = (&str, String)> {
+    let pairs = query
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty());
+    pairs.map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
-        key.eq_ignore_ascii_case(name).then(|| value.into_owned())
+        (key, value.into_owned())
     })
 }
 

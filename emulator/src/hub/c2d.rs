@@ -25,6 +25,7 @@ use uuid::Uuid;
 use super::HubState;
 use super::cell::{DeviceState, Endpoint};
 use super::outbox::ToDevice;
+use super::showing::MessageStep;
 
 /// Numbers of messages that one connection holds stay this close together, so
 /// that a protocol can name them by 16 bits.
@@ -68,8 +69,14 @@ impl Mailbox {
     }
 
     /// Hands waiting messages to the connected device as far as it may hold
-    /// them; says how many.
-    fn deliver(&mut self, endpoint: &mut Endpoint, now: Timestamp, ended: &mut Vec<Ended>) -> u64 {
+    /// them, and each of them to `show`; says how many.
+    fn deliver(
+        &mut self,
+        endpoint: &mut Endpoint,
+        now: Timestamp,
+        ended: &mut Vec<Ended>,
+        show: impl Fn(&Message),
+    ) -> u64 {
         let Some(mut receiver) = endpoint.receiver() else {
             return 0;
         };
@@ -98,6 +105,7 @@ impl Mailbox {
                 break;
             };
             let held_before = delivery.held_before.map_or(0, |holder| holder.0);
+            show(&delivery.message);
             receiver.outbox.push(ToDevice::Message {
                 message: delivery.message,
                 token: delivery.token,
@@ -225,7 +233,11 @@ impl HubState {
         endpoint.mailbox.get_or_insert_default();
         let settings = &self.settings.c2d;
         let sent = self.update_queue(&mut state, target, |queue, now, ended| {
-            queue.enqueue(draft, target, settings, now, ended)
+            let sequence = queue.enqueue(draft, target, settings, now, ended)?;
+            if let Some(message) = queue.newest() {
+                self.show_message(target, message, MessageStep::Queued, now);
+            }
+            Ok(sequence)
         })?;
         match sent {
             Some(Ok(sequence)) => {
@@ -252,7 +264,11 @@ impl HubState {
         let mut state = cell.lock();
         state.endpoint(target.module.as_ref())?.connection.last_activity = self.clock.now();
         let delivery = self.update_queue(&mut state, target, |queue, now, ended| {
-            queue.take(Holder::ANYONE, new_token(), |_| true, now, ended)
+            let delivery = queue.take(Holder::ANYONE, new_token(), |_| true, now, ended);
+            if let Some(delivery) = &delivery {
+                self.show_message(target, &delivery.message, MessageStep::Delivered, now);
+            }
+            delivery
         })?;
         let delivery = delivery.flatten();
         self.counters.c2d_delivered.add(u64::from(delivery.is_some()));
@@ -308,6 +324,11 @@ impl HubState {
     ) -> Result<(), ServiceError> {
         let settings = &self.settings.c2d;
         let settled = self.update_queue(state, target, |queue, now, ended| {
+            if settlement == Settlement::Abandon
+                && let Some(message) = queue.held_under(token)
+            {
+                self.show_message(target, message, MessageStep::Abandoned, now);
+            }
             queue.settle(token, settlement, settings, now, ended)
         })?;
         // Nothing was ever sent: nothing is held.
@@ -360,7 +381,9 @@ impl HubState {
         };
         let mut ended = Vec::new();
         let result = change(&mut mailbox.queue, now, &mut ended);
-        let delivered = mailbox.deliver(endpoint, now, &mut ended);
+        let delivered = mailbox.deliver(endpoint, now, &mut ended, |message| {
+            self.show_message(target, message, MessageStep::Delivered, now);
+        });
         self.c2d.schedule.note(&mut mailbox, target);
         // At most 50.
         endpoint.connection.queued_messages = u32::try_from(mailbox.queue.len()).unwrap_or(u32::MAX);
@@ -385,6 +408,8 @@ impl HubState {
                 Outcome::Expired => self.counters.c2d_expired.add(1),
                 Outcome::DeliveryCountExceeded | Outcome::Purged => {}
             }
+            let step = MessageStep::Ended(ended.outcome);
+            self.show_message(target, &ended.message, step, now);
             if let Some(record) = FeedbackRecord::of(ended, target, generation, now) {
                 self.c2d.feedback().push(record, now);
                 self.c2d.feedback_news.notify_waiters();

@@ -22,6 +22,13 @@ impl HubState {
         call: &MethodCall,
     ) -> Result<MethodResponse, ServiceError> {
         self.counters.methods_invoked.add(1);
+        let begun = self.clock.elapsed();
+        let outcome = self.call(target, call).await;
+        self.show_method(target, call, &outcome, self.clock.elapsed() - begun);
+        outcome
+    }
+
+    async fn call(&self, target: &Target, call: &MethodCall) -> Result<MethodResponse, ServiceError> {
         let cell = self.registry.cell(&target.device)?;
         let connect_deadline = self.clock.elapsed().saturating_add(call.connect_timeout);
         let (guard, outcome) = loop {

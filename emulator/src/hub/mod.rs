@@ -32,6 +32,7 @@ pub(crate) mod registry_jobs;
 pub(crate) mod row;
 pub(crate) mod session;
 pub(crate) mod settling;
+pub(crate) mod showing;
 pub(crate) mod telemetry;
 pub(crate) mod tier;
 pub(crate) mod twins;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hub_core::c2d::{Holder, LockToken, Message, Settlement};
 use hub_core::error::ServiceError;
-use hub_core::events::{AuthMethod, Origin, Source};
+use hub_core::events::{AuthMethod, ConnectionChange, Origin, Source};
 use hub_core::ids::Target;
 use hub_core::method::{MethodResponse, RequestId};
 use hub_core::property_bag::Bag;
@@ -23,7 +23,7 @@ use super::HubState;
 use super::access::Denied;
 use super::cell::{DeviceCell, DeviceState, Endpoint, Persistence, Subscription, TwinAnswer};
 use super::events::Presence;
-use super::outbox::Outbox;
+use super::outbox::{CloseReason, Outbox};
 
 /// A live connection of a device or module; ends when it is dropped.
 pub(crate) struct Session {
@@ -68,11 +68,14 @@ impl Session {
                 .map_err(|_| Denied::UnknownIdentity)?;
             if endpoint.is_connected() {
                 hub.counters.takeovers.add(1);
+                hub.events
+                    .show_connection(&target, ConnectionChange::Disconnected);
             }
             if model_id.is_some() {
                 endpoint.twin.set_model_id(model_id.clone());
             }
             let attached = endpoint.attach(generation, persistence, now);
+            hub.events.show_connection(&target, ConnectionChange::Connected);
             hub.deliver_messages(&mut state, &target);
             (generation, attached)
         };
@@ -203,7 +206,7 @@ impl Session {
 
     /// Tells back ends, if they want to know, that the device is there.
     fn announce(&self, state: &mut DeviceState) {
-        if self.hub.events.wants(Source::DeviceConnectionState)
+        if self.hub.events.keeps(Source::DeviceConnectionState)
             && let Ok(endpoint) = state.endpoint(self.target.module.as_ref())
         {
             endpoint.announce(self.generation, |twin| {
@@ -319,10 +322,22 @@ impl Drop for Session {
     fn drop(&mut self) {
         let now = self.hub.clock.now();
         let mut state = self.cell.lock();
-        if let Ok(endpoint) = state.endpoint(self.target.module.as_ref())
-            && endpoint.detach(self.generation, now)
-        {
+        let has_left = match state.endpoint(self.target.module.as_ref()) {
+            Ok(endpoint) => endpoint.detach(self.generation, now),
+            Err(_) => false,
+        };
+        if has_left {
             self.hub.deliver_messages(&mut state, &self.target);
+        }
+        // Who has taken over has shown the end of this one before its own begin.
+        let was_ended = matches!(
+            self.outbox.closed(),
+            Some(CloseReason::IdentityChanged | CloseReason::Shutdown)
+        );
+        if has_left || was_ended {
+            self.hub
+                .events
+                .show_connection(&self.target, ConnectionChange::Disconnected);
         }
     }
 }

@@ -99,8 +99,8 @@ impl HubState {
         Ok(())
     }
 
-    /// Keeps and counts a message that was accepted, in this order: what is
-    /// counted can be read.
+    /// Keeps, shows and counts a message that was accepted, in this order: what
+    /// is counted can be read.
     pub(super) fn keep_telemetry(&self, origin: &Arc<Origin>, now: Timestamp, bag: &Bag<'_>, body: &[u8]) {
         let twin = Sender {
             hub: self,

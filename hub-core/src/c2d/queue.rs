@@ -250,6 +250,21 @@ impl Queue {
         })
     }
 
+    /// The message that is held under `token`, if it is.
+    #[must_use]
+    pub fn held_under(&self, token: LockToken) -> Option<&Message> {
+        let mut held = self.entries.iter();
+        let entry = held.find(|entry| entry.lock.is_some_and(|lock| lock.token == token));
+        entry.map(|entry| &*entry.message)
+    }
+
+    /// The message that was enqueued last, if it is still there.
+    #[must_use]
+    pub fn newest(&self) -> Option<&Message> {
+        let newest = self.entries.last().map(|entry| &*entry.message);
+        newest.filter(|message| message.sequence == self.last_sequence)
+    }
+
     /// Whether a message waits to be taken.
     #[must_use]
     pub fn has_waiting(&self) -> bool {

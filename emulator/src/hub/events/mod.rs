@@ -13,6 +13,7 @@
 
 mod endpoint;
 mod health;
+pub(crate) mod journal;
 pub(crate) mod json;
 mod presence;
 mod reader;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use endpoint::Endpoint;
+use journal::{Happening, Journal, Kind, RouteNames};
 pub(crate) use presence::Presence;
 pub use reader::{EventReader, OpenError, ReadEnd};
 use routes::Routes;
@@ -61,6 +63,8 @@ pub(crate) struct Events {
     connections: Mutex<ConnectionSequence>,
     /// Where the tasks of endpoints run, once the hub does.
     tasks: OnceLock<Tasks>,
+    /// What happens, for those who watch.
+    pub(crate) journal: Arc<Journal>,
 }
 
 /// Where tasks run, and how they learn that the hub stops.
@@ -87,6 +91,7 @@ impl Events {
         let (routes, _) = Routes::replace(None, initial.clone(), &built_in);
         let events = Self {
             hub_name: hub_name.into(),
+            journal: Arc::new(Journal::new(clock.clone())),
             clock,
             counters,
             built_in,
@@ -208,8 +213,9 @@ impl Events {
         self.is_direct.store(routes.is_direct(), Ordering::Release);
     }
 
-    /// Keeps an event wherever it goes. When this returns, readers can see it.
-    /// `twin` is the way to the twin of whom the event is from or about.
+    /// Keeps a message wherever it goes and shows it to those who watch. When
+    /// this returns, readers can see it. `twin` is the way to the twin of whom it
+    /// is from or about.
     pub(crate) fn append(
         &self,
         source: Source,
@@ -219,31 +225,65 @@ impl Events {
         now: Timestamp,
         twin: &dyn SenderTwin,
     ) {
+        let mut names = None;
         if self.is_direct.load(Ordering::Acquire) {
             self.built_in.stream.append(source, origin, bag, body, now);
-            return;
+        } else {
+            let message = Message {
+                source,
+                origin,
+                bag,
+                body,
+                enqueued: now,
+                twin: Some(twin),
+            };
+            let routes = self.routes();
+            let decision = routes.deliver(&message, origin, &self.hub_name);
+            if decision.endpoints.is_empty() {
+                self.counters.events_orphaned.add(1);
+            }
+            if self.journal.is_active() {
+                names = Some(routes.names(&decision));
+            }
         }
-        let message = Message {
-            source,
-            origin,
-            bag,
-            body,
-            enqueued: now,
-            twin: Some(twin),
-        };
-        let decision = self.routes().deliver(&message, origin, &self.hub_name);
-        if decision.endpoints.is_empty() {
-            self.counters.events_orphaned.add(1);
-        }
+        self.show(source, origin, bag, body, now, names.as_ref());
     }
 
-    /// Whether events of this source go anywhere.
-    pub(crate) fn wants(&self, source: Source) -> bool {
+    /// Shows a message to those who watch; `routes` are those that it took.
+    fn show(
+        &self,
+        source: Source,
+        origin: &Arc<Origin>,
+        bag: &Bag<'_>,
+        body: &[u8],
+        at: Timestamp,
+        routes: Option<&RouteNames>,
+    ) {
+        self.journal.record(&Happening {
+            kind: Kind::from(source),
+            operation: "",
+            origin: Some(origin),
+            bag,
+            body,
+            routes,
+            at,
+        });
+    }
+
+    /// Whether a route has events of this source.
+    pub(crate) fn keeps(&self, source: Source) -> bool {
         self.wanted.load(Ordering::Acquire) & bit(source) != 0
     }
 
-    /// Keeps an event of the hub itself, if its source is wanted; `make` is
-    /// called only then. `twin` is that of whom it is about.
+    /// Whether events of this source are to be made: a route has them, or
+    /// somebody watches.
+    pub(crate) fn wants(&self, source: Source) -> bool {
+        self.keeps(source) || self.journal.is_active()
+    }
+
+    /// Keeps an event of the hub itself and shows it to those who watch, as far
+    /// as its source is wanted; `make` is called only then. `twin` is that of whom
+    /// it is about.
     pub(crate) fn notify(
         &self,
         source: Source,
@@ -255,27 +295,64 @@ impl Events {
         if !self.wants(source) {
             return;
         }
+        let (origin, notification) = self.made(target, now, make);
+        let bag = Bag::from(&notification.properties);
+        let (source, body) = (notification.source, &notification.body);
+        if self.keeps(source) {
+            self.append(source, &origin, &bag, body, now, &SectionsRow(twin));
+            self.counters.events_emitted.add(1);
+        } else {
+            self.show(source, &origin, &bag, body, now, None);
+        }
+    }
+
+    fn made(
+        &self,
+        target: &Target,
+        at: Timestamp,
+        make: impl FnOnce(&Notice<'_>) -> Notification,
+    ) -> (Arc<Origin>, Notification) {
         let notification = make(&Notice {
             hub_name: &self.hub_name,
             target,
-            at: now,
+            at,
             correlation_id: &uuid::Uuid::new_v4().to_string(),
         });
         let origin = Arc::new(Origin {
             target: target.clone(),
             sender: None,
         });
+        (origin, notification)
+    }
+
+    /// Shows those who watch that a connection begins or ends, unless that is
+    /// what connection state events are kept for: they have their own rule for
+    /// when a device is there.
+    pub(crate) fn show_connection(&self, target: &Target, change: ConnectionChange) {
+        if self.keeps(Source::DeviceConnectionState) || !self.journal.is_active() {
+            return;
+        }
+        let now = self.clock.now();
+        let (origin, notification) =
+            self.made(target, now, |notice| self.connection_notice(notice, change, now));
         let bag = Bag::from(&notification.properties);
-        let (source, body) = (notification.source, &notification.body);
-        self.append(source, &origin, &bag, body, now, &SectionsRow(twin));
-        self.counters.events_emitted.add(1);
+        self.show(notification.source, &origin, &bag, &notification.body, now, None);
+    }
+
+    fn connection_notice(
+        &self,
+        notice: &Notice<'_>,
+        change: ConnectionChange,
+        now: Timestamp,
+    ) -> Notification {
+        let mut numbers = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        notice.connection(change, &numbers.next(now))
     }
 
     fn notify_connection(&self, target: &Target, twin: &Twin, change: ConnectionChange) {
         let now = self.clock.now();
         self.notify(Source::DeviceConnectionState, target, twin, now, |notice| {
-            let mut numbers = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-            notice.connection(change, &numbers.next(now))
+            self.connection_notice(notice, change, now)
         });
     }
 
@@ -285,6 +362,7 @@ impl Events {
         self.replace(None);
         self.built_in.stream.clear(ReadEnd::Reset);
         self.built_in.health.clear();
+        self.journal.clear();
     }
 }
 

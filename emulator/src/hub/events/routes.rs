@@ -8,11 +8,14 @@ use hub_core::routing::{Decision, EndpointId, Message, Routing, RoutingError};
 
 use super::EventStream;
 use super::endpoint::Endpoint;
+use super::journal::RouteNames;
 
 /// A configuration with its endpoints. It never changes: another one takes its
 /// place.
 pub(crate) struct Routes {
     routing: Routing,
+    /// The names of its routes, in their order, and of the fallback route.
+    names: Box<[Arc<str>]>,
     built_in: Arc<Endpoint>,
     /// In the places that they have in the configuration.
     endpoints: Vec<Arc<Endpoint>>,
@@ -54,7 +57,10 @@ impl Routes {
                 },
             )
             .collect();
+        let fallback = routing.fallback().name();
+        let names = routing.routes().iter().map(|route| &*route.name);
         let routes = Self {
+            names: names.chain([fallback]).map(Arc::from).collect(),
             routing,
             built_in: built_in.clone(),
             endpoints,
@@ -96,6 +102,15 @@ impl Routes {
             && fallback.is_enabled
             && is_always(fallback.condition.text())
             && enabled.all(|route| route.endpoint == EndpointId::EVENTS && is_always(route.condition.text()))
+    }
+
+    /// The names of the routes that took a message.
+    pub(super) fn names(&self, decision: &Decision) -> RouteNames {
+        let fallback = decision.fallback.then_some(self.routing.routes().len());
+        let places = decision.routes.iter().chain(fallback);
+        places
+            .filter_map(|place| self.names.get(place).cloned())
+            .collect()
     }
 
     /// Decides where a message goes and keeps it there, with the enrichments of

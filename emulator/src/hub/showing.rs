@@ -1,0 +1,127 @@
+//! What those who watch the journal see beyond events: method calls, the way of
+//! messages to devices, and every connection. Nothing is made unless somebody
+//! watches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hub_core::c2d::{Message, Outcome};
+use hub_core::error::ServiceError;
+use hub_core::events::Origin;
+use hub_core::ids::Target;
+use hub_core::method::{MethodCall, MethodResponse};
+use hub_core::property_bag::Bag;
+use hub_core::time::Timestamp;
+use serde_json::{Value, json};
+
+use super::HubState;
+use super::events::journal::{Happening, Kind};
+
+/// What became of a message to a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MessageStep {
+    Queued,
+    Delivered,
+    Abandoned,
+    Ended(Outcome),
+}
+
+impl MessageStep {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Delivered => "delivered",
+            Self::Abandoned => "abandoned",
+            Self::Ended(Outcome::Success) => "completed",
+            Self::Ended(Outcome::Rejected) => "rejected",
+            Self::Ended(Outcome::Expired) => "expired",
+            Self::Ended(Outcome::DeliveryCountExceeded) => "deliveryCountExceeded",
+            Self::Ended(Outcome::Purged) => "purged",
+        }
+    }
+}
+
+impl HubState {
+    /// Shows a step of a message to a device. Its body is part of the first
+    /// step only; the message's sequence number tells which one it is.
+    pub(super) fn show_message(&self, target: &Target, message: &Message, step: MessageStep, at: Timestamp) {
+        if !self.events.journal.is_active() {
+            return;
+        }
+        let mut bag = Bag::from(&message.properties);
+        bag.push("sequenceNumber", &message.sequence.to_string());
+        let body: &[u8] = match step {
+            MessageStep::Queued => &message.body,
+            _ => b"",
+        };
+        self.show(Kind::C2d, step.name(), target, &bag, body, at);
+    }
+
+    /// Shows a method call that has come to an end after `duration`.
+    pub(super) fn show_method(
+        &self,
+        target: &Target,
+        call: &MethodCall,
+        outcome: &Result<MethodResponse, ServiceError>,
+        duration: Duration,
+    ) {
+        if !self.events.journal.is_active() {
+            return;
+        }
+        let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let mut body = json!({ "methodName": call.name, "durationMs": milliseconds });
+        let operation = match outcome {
+            Ok(response) => {
+                body["status"] = response.status.into();
+                "answered"
+            }
+            Err(error) => {
+                body["errorCode"] = error.code.number().into();
+                body["error"] = error.code.name().into();
+                body["message"] = error.message.as_str().into();
+                "failed"
+            }
+        };
+        let answer = outcome.as_ref().ok().map(|response| &response.payload);
+        for (name, payload) in [("payload", Some(&call.payload)), ("response", answer)] {
+            let value = payload.and_then(|text| serde_json::from_slice::<Value>(text.as_bytes()).ok());
+            if let Some(value) = value {
+                body[name] = value;
+            }
+        }
+        let body = body.to_string();
+        let now = self.clock.now();
+        self.show(
+            Kind::Method,
+            operation,
+            target,
+            &Bag::default(),
+            body.as_bytes(),
+            now,
+        );
+    }
+
+    fn show(
+        &self,
+        kind: Kind,
+        operation: &'static str,
+        target: &Target,
+        bag: &Bag<'_>,
+        body: &[u8],
+        at: Timestamp,
+    ) {
+        let origin = Arc::new(Origin {
+            target: target.clone(),
+            sender: None,
+        });
+        self.events.journal.record(&Happening {
+            kind,
+            operation,
+            origin: Some(&origin),
+            bag,
+            body,
+            routes: None,
+            at,
+        });
+    }
+}
