@@ -316,16 +316,23 @@ impl Hub {
     /// accepted. The port is part of it unless it is 5671.
     #[must_use]
     pub fn event_hub_connection_string(&self) -> Option<String> {
-        let port = self.addresses.amqps?.port();
-        let host = match port {
-            5671 => self.host_name().to_owned(),
-            port => format!("{}:{port}", self.host_name()),
-        };
-        Some(format!(
-            "Endpoint=sb://{host}/;SharedAccessKeyName={OWNER_POLICY};SharedAccessKey={};EntityPath={}",
-            self.access_key,
-            self.app.hub.events.hub_name()
-        ))
+        self.app
+            .hub
+            .event_hub_connection_string(self.app.hub.events.hub_name())
+    }
+
+    /// As [`Hub::event_hub_connection_string`], for each stream of the message
+    /// routing that is in force, with the streams' names.
+    #[must_use]
+    pub fn stream_connection_strings(&self) -> Vec<(String, String)> {
+        let endpoints = self.app.hub.events.endpoints();
+        let streams = endpoints.iter().skip(1).filter(|endpoint| endpoint.is_stream());
+        streams
+            .filter_map(|endpoint| {
+                let name = endpoint.name();
+                Some((name.to_owned(), self.app.hub.event_hub_connection_string(name)?))
+            })
+            .collect()
     }
 
     /// Registers a device with fresh keys and returns its connection string;

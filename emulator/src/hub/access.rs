@@ -61,6 +61,11 @@ impl Policies {
         Self { key, event_hub_key }
     }
 
+    /// The key that they share, in base64.
+    pub(super) fn key(&self) -> String {
+        self.key.to_base64()
+    }
+
     /// What a policy holds.
     fn find(&self, name: &str) -> Option<&'static [Permission]> {
         DEFAULT_POLICIES

@@ -63,6 +63,7 @@ use self::registry::Registry;
 use self::registry_jobs::RegistryJobs;
 use self::tier::MessageQuota;
 use crate::blobs::BlobStore;
+use crate::server::OWNER_POLICY;
 use crate::tls::DeviceCa;
 
 /// What the hub does where the service's reaction is a choice (see
@@ -201,6 +202,19 @@ impl HubState {
     /// The port of AMQP over TLS; the standard one if the hub does not listen.
     pub(crate) fn amqps_port(&self) -> u16 {
         self.amqps_port.get().copied().unwrap_or(5671)
+    }
+
+    /// What clients of Event Hubs reach the event stream of this name with; `None`
+    /// when AMQP over TLS is not accepted. The port is part of it unless it is 5671.
+    pub(crate) fn event_hub_connection_string(&self, stream: &str) -> Option<String> {
+        let host = match self.amqps_port.get()? {
+            5671 => self.settings.host_name.clone(),
+            port => format!("{}:{port}", self.settings.host_name),
+        };
+        let key = self.settings.policies.key();
+        Some(format!(
+            "Endpoint=sb://{host}/;SharedAccessKeyName={OWNER_POLICY};SharedAccessKey={key};EntityPath={stream}"
+        ))
     }
 
     /// Forgets all devices, configurations, events, notifications, counts

@@ -10,7 +10,7 @@ use hub_core::limits;
 use hub_core::routing::{EVENTS, Endpoint as Settings, EndpointKind};
 use tokio_util::sync::CancellationToken;
 
-use super::health::Health;
+use super::health::{Health, Report};
 use super::{EventSettings, EventStream, ReadEnd};
 
 /// An endpoint that events can be routed to.
@@ -71,6 +71,15 @@ impl Endpoint {
     /// What it is; nothing for the built-in one.
     pub(crate) fn kind(&self) -> Option<&EndpointKind> {
         self.settings.as_ref().map(|settings| &settings.kind)
+    }
+
+    /// How it is doing.
+    pub(crate) fn report(&self) -> Report {
+        let logs = self.stream.partitions();
+        match logs[..] {
+            [log] if !self.is_stream() => self.health.report(&log),
+            _ => self.health.report_of_stream(&logs),
+        }
     }
 
     /// Whether readers come for its events, rather than a task of the hub's.

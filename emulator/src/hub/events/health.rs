@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use hub_core::events::{Event, PartitionInfo};
 use hub_core::time::Timestamp;
 
 /// Characters of an error that are kept; the emulator's own.
@@ -16,6 +17,10 @@ pub(crate) struct Health {
     delivered: AtomicU64,
     dropped: AtomicU64,
     retries: AtomicU64,
+    /// Sequence number after the last event that its task took from the log, and
+    /// after the last that it passed on.
+    taken: AtomicU64,
+    passed_on: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -56,6 +61,8 @@ pub(crate) struct Report {
     pub(crate) status: Status,
     /// Events that it took.
     pub(crate) delivered: u64,
+    /// Events that wait for it.
+    pub(crate) backlog: u64,
     /// Events that were lost on the way to it: older than its log reaches back,
     /// or too large with their enrichments.
     pub(crate) dropped: u64,
@@ -66,9 +73,18 @@ pub(crate) struct Report {
 }
 
 impl Health {
-    /// Events were taken; `caught_up` if none is left.
-    pub(super) fn delivered(&self, events: u64, caught_up: bool) {
-        self.delivered.fetch_add(events, Ordering::Relaxed);
+    /// The endpoint's task has taken the events from `first` on, before `next`;
+    /// gives how many were missed since the last that it took.
+    pub(super) fn taken(&self, first: u64, next: u64) -> u64 {
+        first.saturating_sub(self.taken.swap(next, Ordering::Relaxed))
+    }
+
+    /// Events were passed on; `caught_up` if none is left.
+    pub(super) fn delivered(&self, events: &[Event], caught_up: bool) {
+        self.delivered.fetch_add(events.len() as u64, Ordering::Relaxed);
+        if let Some(last) = events.last() {
+            self.passed_on.store(last.sequence + 1, Ordering::Relaxed);
+        }
         let mut state = self.lock();
         state.status = match state.status {
             Status::Unhealthy | Status::Degraded if !caught_up => Status::Degraded,
@@ -89,25 +105,47 @@ impl Health {
         state.last_error = Some((now, shortened(reason)));
     }
 
-    /// Something has gone wrong that does not keep events from being delivered.
-    pub(super) fn noted(&self, now: Timestamp, reason: &dyn fmt::Display) {
-        self.lock().last_error = Some((now, shortened(reason)));
-    }
-
     /// What has failed is tried again.
     pub(super) fn retries(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn report(&self) -> Report {
+    /// The health of an endpoint whose task reads a log with these ends.
+    pub(crate) fn report(&self, log: &PartitionInfo) -> Report {
         let state = self.lock();
+        let next = log.last_sequence.map_or(0, |last| last + 1);
+        // What the log has lost before the task could take it, and the task does
+        // not know of yet.
+        let lost = log
+            .begin_sequence
+            .saturating_sub(self.taken.load(Ordering::Relaxed));
+        let open = next.saturating_sub(self.passed_on.load(Ordering::Relaxed));
         Report {
             status: state.status,
             delivered: self.delivered.load(Ordering::Relaxed),
-            dropped: self.dropped.load(Ordering::Relaxed),
+            backlog: open.saturating_sub(lost),
+            dropped: self.dropped.load(Ordering::Relaxed) + lost,
             retries: self.retries.load(Ordering::Relaxed),
             last_error: state.last_error.clone(),
         }
+    }
+
+    /// The health of an endpoint that others read: it takes whatever it gets.
+    pub(crate) fn report_of_stream(&self, logs: &[PartitionInfo]) -> Report {
+        let taken = logs.iter().filter_map(|log| Some(log.last_sequence? + 1)).sum();
+        Report {
+            status: Status::Healthy,
+            delivered: taken,
+            backlog: 0,
+            dropped: self.dropped.load(Ordering::Relaxed),
+            retries: 0,
+            last_error: self.lock().last_error.clone(),
+        }
+    }
+
+    /// Whether the last attempt has failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.lock().status == Status::Unhealthy
     }
 
     pub(super) fn clear(&self) {

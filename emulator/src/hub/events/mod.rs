@@ -19,6 +19,7 @@ mod presence;
 mod reader;
 mod routes;
 mod settings;
+mod sinks;
 mod stream;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -41,6 +42,7 @@ pub use reader::{EventReader, OpenError, ReadEnd};
 use routes::Routes;
 pub(crate) use routes::check_names;
 pub use settings::EventSettings;
+pub(crate) use sinks::ORIGIN;
 pub(crate) use stream::EventStream;
 
 use super::counters::Counters;
@@ -49,6 +51,8 @@ use super::row::SectionsRow;
 /// All endpoints, and the way to them.
 pub(crate) struct Events {
     hub_name: Box<str>,
+    /// Tells this hub from others, on requests to webhooks.
+    instance: String,
     clock: Clock,
     counters: Arc<Counters>,
     built_in: Arc<Endpoint>,
@@ -91,6 +95,7 @@ impl Events {
         let (routes, _) = Routes::replace(None, initial.clone(), &built_in);
         let events = Self {
             hub_name: hub_name.into(),
+            instance: uuid::Uuid::new_v4().to_string(),
             journal: Arc::new(Journal::new(clock.clone())),
             clock,
             counters,
@@ -121,6 +126,11 @@ impl Events {
     /// endpoint: the first label of the host name.
     pub(crate) fn hub_name(&self) -> &str {
         &self.hub_name
+    }
+
+    /// The mark on the requests to its webhooks, in the header [`ORIGIN`].
+    pub(crate) fn instance(&self) -> &str {
+        &self.instance
     }
 
     /// The log of the built-in endpoint.
@@ -200,7 +210,7 @@ impl Events {
     /// Starts the tasks of endpoints that have none yet.
     fn run(&self, routes: &Routes, tasks: &Tasks) {
         for endpoint in routes.endpoints() {
-            let _ = (endpoint.starts(), tasks, &self.clock);
+            sinks::spawn(endpoint, &self.clock, &self.instance, tasks);
         }
     }
 
