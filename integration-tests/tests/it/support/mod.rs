@@ -10,6 +10,7 @@ pub mod jobs;
 pub mod methods;
 pub mod rest;
 pub mod routes;
+pub mod routing;
 pub mod storage;
 pub mod transport;
 pub mod unchanged;
