@@ -17,12 +17,14 @@
 //! message routing, its query syntax and enrichments, and the REST reference of
 //! the hub's resource.
 
+mod body;
 mod config;
 mod endpoint;
 mod enrichment;
 mod evaluation;
 mod explain;
 mod message;
+mod properties;
 mod reader;
 mod set;
 mod trial;
@@ -305,11 +307,13 @@ impl Routing {
     /// or the fallback route, which is for telemetry.
     #[must_use]
     pub fn wants(&self, source: Source) -> bool {
-        let is_routed = self
-            .by_source
-            .get(source as usize)
-            .is_some_and(|routes| !routes.is_empty());
+        let is_routed = !self.compiled(source).is_empty();
         is_routed || source == Source::Telemetry && self.fallback.is_enabled
+    }
+
+    /// The enabled routes of a source.
+    fn compiled(&self, source: Source) -> &[Compiled] {
+        self.by_source.get(source as usize).map_or(&[], |routes| routes)
     }
 
     /// Where a message goes. Each enabled route of its source is evaluated; the
@@ -318,8 +322,7 @@ impl Routing {
     pub fn decide(&self, message: &Message<'_>) -> Decision {
         let evaluation = Evaluation::new(&self.lookups, message);
         let mut decision = Decision::default();
-        let routes = self.by_source.get(message.source as usize).into_iter().flatten();
-        for route in routes {
+        for route in self.compiled(message.source) {
             if route.condition.outcome(&evaluation) == Some(true) {
                 decision.routes.insert(route.place);
                 decision.endpoints.insert(route.endpoint);
@@ -367,5 +370,7 @@ impl Routing {
     }
 }
 
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod tests;
