@@ -50,7 +50,7 @@ pub fn text(duration: Duration) -> String {
     let millis = duration.as_millis();
     let (unit, length) = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)]
         .into_iter()
-        .find(|(_, length)| millis % length == 0 && millis > 0)
+        .find(|(_, length)| millis.is_multiple_of(*length) && millis > 0)
         .unwrap_or(("ms", 1));
     format!("{}{unit}", millis / length)
 }
