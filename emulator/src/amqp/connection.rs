@@ -16,6 +16,7 @@ use amqp_wire::engine::{Config, Engine, Event, LinkId, SessionId};
 use amqp_wire::performative::{Attach, Error};
 use bytes::BytesMut;
 use hub_core::limits;
+use job_service::Clock;
 use mqtt_wire::fill_with;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
@@ -319,19 +320,21 @@ impl Connection {
         }
     }
 
-    /// Detaches the links that no token allows any more.
+    /// Detaches the links that no token allows any more. Another token than that
+    /// which has ended may allow a link.
     fn end_tokens(&mut self) {
         if !self.shared.caller.drop_ended() {
             return;
         }
-        let Shared { caller, links, .. } = &self.shared;
-        let ended: Vec<(LinkId, Error)> = links
-            .iter()
-            .filter_map(|(link, info)| {
-                let denied = caller.may(&self.hub, &info.address).err()?;
-                Some((*link, condition::unauthorized(&denied)))
-            })
-            .collect();
+        let now = Clock::system_now();
+        let Shared { caller, links, .. } = &mut self.shared;
+        let mut ended = Vec::new();
+        for (link, info) in links.iter_mut().filter(|(_, info)| info.until <= now) {
+            match caller.may(&self.hub, &info.address) {
+                Ok(grant) => info.until = grant.until,
+                Err(denied) => ended.push((*link, condition::unauthorized(&denied))),
+            }
+        }
         for (link, error) in ended {
             self.detach(link, Some(error));
         }
