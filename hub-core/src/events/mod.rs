@@ -57,6 +57,10 @@ sources! {
     DeviceLifecycle = "deviceLifecycleEvents",
     /// A device came or went.
     DeviceConnectionState = "deviceConnectionStateEvents",
+    /// A job's state changed.
+    DeviceJobLifecycle = "deviceJobLifecycleEvents",
+    /// A digital twin was changed.
+    DigitalTwinChange = "digitalTwinChangeEvents",
 }
 
 /// The sources whose events a hub keeps. Telemetry is always one of them; the
