@@ -60,6 +60,7 @@ use self::outbox::CloseReason;
 use self::registry::Registry;
 use self::registry_jobs::RegistryJobs;
 use self::tier::MessageQuota;
+use crate::amqp::Farewell;
 use crate::blobs::BlobStore;
 use crate::tls::DeviceCa;
 
@@ -144,6 +145,7 @@ pub(crate) struct HubState {
     pub(crate) file_notifications: FileNotifications,
     pub(crate) configurations: Configurations,
     pub(crate) registry_jobs: RegistryJobs,
+    pub(crate) farewell: Farewell,
     /// Where AMQP over TLS is accepted, once it is.
     amqps_port: OnceLock<u16>,
 }
@@ -173,6 +175,7 @@ impl HubState {
             message_quota: MessageQuota::default(),
             configurations: Configurations::default(),
             registry_jobs: RegistryJobs::default(),
+            farewell: Farewell::default(),
             amqps_port: OnceLock::new(),
         }
     }
@@ -216,6 +219,7 @@ impl HubState {
             file_notifications,
             registry_jobs,
             configurations,
+            farewell: _,
             amqps_port: _,
         } = self;
         registry_jobs.clear();

@@ -284,12 +284,15 @@ impl Session {
         let patch = ReportedPatch::parse(patch);
         self.with(|endpoint, now| {
             let updated = patch.and_then(|patch| {
+                let digital_twin = self.hub.before_change(&self.target, &endpoint.twin);
                 let version = endpoint.twin.patch_reported(&patch, expected_version, now)?;
                 self.hub
                     .events
                     .notify(Source::TwinChange, &self.target, now, |notice| {
                         notice.twin_updated(TwinChange::of_report(&patch), &endpoint.twin)
                     });
+                self.hub
+                    .after_change(digital_twin, &self.target, &endpoint.twin, now);
                 Ok(version)
             });
             let answer = match updated {
