@@ -1,8 +1,9 @@
 //! The hub's own devices as the fleet that the job engine works on.
 
 use hub_core::error::ServiceError;
+use hub_core::events::Source;
 use hub_core::ids::Target;
-use hub_core::job::TwinUpdate;
+use hub_core::job::{RecordView, TwinUpdate};
 use hub_core::method::{MethodCall, MethodResponse};
 use hub_core::query::Query;
 use job_service::Fleet;
@@ -25,5 +26,16 @@ impl Fleet for HubState {
         call: &MethodCall,
     ) -> Result<MethodResponse, ServiceError> {
         HubState::invoke_method(self, target, call).await
+    }
+
+    fn record_changed(&self, record: &RecordView<'_>) {
+        if !self.events.wants(Source::DeviceJobLifecycle) {
+            return;
+        }
+        let target = &record.record.target;
+        self.events
+            .notify(Source::DeviceJobLifecycle, target, self.clock.now(), |notice| {
+                notice.device_job(record)
+            });
     }
 }

@@ -287,6 +287,7 @@ impl Session {
         let patch = ReportedPatch::parse(patch);
         self.with(|endpoint, now| {
             let updated = patch.and_then(|patch| {
+                let digital_twin = self.hub.before_change(&self.target, &endpoint.twin);
                 let version = endpoint.twin.patch_reported(&patch, expected_version, now)?;
                 let twin = &endpoint.twin;
                 self.hub
@@ -294,6 +295,8 @@ impl Session {
                     .notify(Source::TwinChange, &self.target, twin, now, |notice| {
                         notice.twin_updated(TwinChange::of_report(&patch), twin)
                     });
+                self.hub
+                    .after_change(digital_twin, &self.target, &endpoint.twin, now);
                 Ok(version)
             });
             let answer = match updated {

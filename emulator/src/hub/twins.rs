@@ -88,6 +88,7 @@ impl HubState {
         let endpoint = state.endpoint(target.module.as_ref())?;
         endpoint.twin.check(if_match)?;
         let twin = &mut endpoint.twin;
+        let digital_twin = self.before_change(target, twin);
         let tells = self.events.wants(Source::TwinChange);
         let change = match write {
             TwinWrite::Merge => {
@@ -110,6 +111,7 @@ impl HubState {
                 change
             }
         };
+        self.after_change(digital_twin, target, twin, now);
         self.counters.twin_writes.add(1);
         if let Some(change) = change {
             endpoint.notify_desired(change);

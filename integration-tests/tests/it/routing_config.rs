@@ -139,7 +139,7 @@ async fn a_message_is_tried_without_being_kept() {
     let matched = |explanation: &Value| -> Vec<Value> {
         let routes = explanation["routes"].as_array().unwrap().iter();
         routes
-            .filter(|route| route["result"] == "matched")
+            .filter(|route| route["matched"] == true)
             .map(|route| route["name"].clone())
             .collect()
     };
