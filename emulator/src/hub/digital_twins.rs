@@ -10,6 +10,7 @@ use hub_core::twin::Twin;
 use serde_json::Value;
 
 use super::HubState;
+use super::row::SectionsRow;
 use super::twins::{TwinReply, TwinWrite, twin_document};
 
 impl HubState {
@@ -63,10 +64,13 @@ impl HubState {
         let after = digital_twin::document(&target.device, twin);
         let operations = digital_twin::difference(&before, &after);
         if !operations.is_empty() {
-            self.events
-                .notify(Source::DigitalTwinChange, target, now, |notice| {
-                    notice.digital_twin(&operations)
-                });
+            self.events.notify(
+                Source::DigitalTwinChange,
+                target,
+                &SectionsRow(twin),
+                now,
+                |notice| notice.digital_twin(&operations),
+            );
         }
     }
 }

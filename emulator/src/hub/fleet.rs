@@ -9,6 +9,7 @@ use hub_core::query::Query;
 use job_service::Fleet;
 
 use super::HubState;
+use super::twins::LiveTwin;
 
 impl Fleet for HubState {
     async fn query(&self, condition: &str) -> Result<Vec<Target>, ServiceError> {
@@ -33,8 +34,9 @@ impl Fleet for HubState {
             return;
         }
         let target = &record.record.target;
+        let (now, twin) = (self.clock.now(), LiveTwin { hub: self, target });
         self.events
-            .notify(Source::DeviceJobLifecycle, target, self.clock.now(), |notice| {
+            .notify(Source::DeviceJobLifecycle, target, &twin, now, |notice| {
                 notice.device_job(record)
             });
     }

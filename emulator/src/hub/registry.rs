@@ -24,6 +24,7 @@ use hub_core::time::Timestamp;
 use super::HubState;
 use super::cell::{DeviceCell, DeviceState, Endpoint, ModuleState};
 use super::outbox::CloseReason;
+use super::row::SectionsRow;
 use super::twins::TwinWrite;
 
 /// All devices.
@@ -382,10 +383,13 @@ impl HubState {
     /// Tells back ends, if they want to know, of an identity. The modules that
     /// the hub gives an Edge device come and go in silence.
     fn tell(&self, change: Lifecycle, target: &Target, endpoint: &Endpoint, now: Timestamp) {
-        self.events
-            .notify(Source::DeviceLifecycle, target, &endpoint.twin, now, |notice| {
-                notice.lifecycle(change, &endpoint.twin)
-            });
+        self.events.notify(
+            Source::DeviceLifecycle,
+            target,
+            &SectionsRow(&endpoint.twin),
+            now,
+            |notice| notice.lifecycle(change, &endpoint.twin),
+        );
     }
 
     /// Removes every device, ending all connections.

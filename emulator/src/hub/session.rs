@@ -24,6 +24,7 @@ use super::access::Denied;
 use super::cell::{DeviceCell, DeviceState, Endpoint, Persistence, Subscription, TwinAnswer};
 use super::events::Presence;
 use super::outbox::{CloseReason, Outbox};
+use super::row::SectionsRow;
 
 /// A live connection of a device or module; ends when it is dropped.
 pub(crate) struct Session {
@@ -290,11 +291,13 @@ impl Session {
                 let digital_twin = self.hub.before_change(&self.target, &endpoint.twin);
                 let version = endpoint.twin.patch_reported(&patch, expected_version, now)?;
                 let twin = &endpoint.twin;
-                self.hub
-                    .events
-                    .notify(Source::TwinChange, &self.target, twin, now, |notice| {
-                        notice.twin_updated(TwinChange::of_report(&patch), twin)
-                    });
+                self.hub.events.notify(
+                    Source::TwinChange,
+                    &self.target,
+                    &SectionsRow(twin),
+                    now,
+                    |notice| notice.twin_updated(TwinChange::of_report(&patch), twin),
+                );
                 self.hub
                     .after_change(digital_twin, &self.target, &endpoint.twin, now);
                 Ok(version)

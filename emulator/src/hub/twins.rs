@@ -3,11 +3,14 @@
 use hub_core::error::ServiceError;
 use hub_core::events::Source;
 use hub_core::ids::Target;
+use hub_core::query::Row;
 use hub_core::registry::IfMatch;
+use hub_core::routing::SenderTwin;
 use hub_core::twin::{TwinChange, TwinDocument, TwinOwner, TwinPatch};
 
 use super::HubState;
 use super::cell::DeviceState;
+use super::row::SectionsRow;
 
 /// Whether a write merges into the twin or replaces its sections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +25,28 @@ pub(crate) enum TwinWrite {
 pub(crate) struct TwinReply {
     pub(crate) body: Vec<u8>,
     pub(crate) etag: String,
+}
+
+/// The way to the twin of a device or module that nobody has locked.
+pub(super) struct LiveTwin<'a> {
+    pub(super) hub: &'a HubState,
+    pub(super) target: &'a Target,
+}
+
+impl SenderTwin for LiveTwin<'_> {
+    fn look(&self, look: &mut dyn FnMut(&dyn Row)) {
+        let Some(cell) = self.hub.registry.find(&self.target.device) else {
+            return;
+        };
+        let state = cell.lock();
+        let endpoint = match &self.target.module {
+            None => Some(&state.endpoint),
+            Some(id) => state.modules.get(id).map(|module| &module.endpoint),
+        };
+        if let Some(endpoint) = endpoint {
+            look(&SectionsRow(&endpoint.twin));
+        }
+    }
 }
 
 impl HubState {
@@ -96,7 +121,7 @@ impl HubState {
                 let change = twin.patch(patch, now)?;
                 if let Some(told) = told {
                     self.events
-                        .notify(Source::TwinChange, target, twin, now, |notice| {
+                        .notify(Source::TwinChange, target, &SectionsRow(twin), now, |notice| {
                             notice.twin_updated(told, twin)
                         });
                 }
@@ -105,7 +130,7 @@ impl HubState {
             TwinWrite::Replace => {
                 let change = twin.replace(patch, now)?;
                 self.events
-                    .notify(Source::TwinChange, target, twin, now, |notice| {
+                    .notify(Source::TwinChange, target, &SectionsRow(twin), now, |notice| {
                         notice.twin_replaced(twin)
                     });
                 change
