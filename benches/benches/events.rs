@@ -30,6 +30,7 @@ use bytes::{Bytes, BytesMut};
 use device_sim::process::Usage;
 use emulator::{EventSettings, Hub};
 use hub_core::events::Retention;
+use hub_core::routing::Routing;
 use hub_core::topic::Filter;
 use mqtt_wire::{Packet, QoS, encode, publish_qos1};
 use serde_json::json;
@@ -50,7 +51,48 @@ fn main() {
     } else {
         (DEVICES, number.unwrap_or(1_000_000))
     };
-    runtime().block_on(measure(devices, messages));
+    runtime().block_on(async {
+        measure(devices, messages).await;
+        compare_routes(devices.min(1_000), messages / 5).await;
+    });
+}
+
+/// What routes cost on the way in: the same messages without a configuration and
+/// with ten routes that look at properties, one of which takes every message to
+/// the built-in endpoint. In turns, because machines are not always as fast.
+async fn compare_routes(devices: usize, messages: usize) {
+    let condition = |number: usize| match number {
+        0 => "true".to_owned(),
+        number => format!("level = 'l{number}' OR $connectionDeviceId = 'none'"),
+    };
+    let routes: Vec<_> = (0..10)
+        .map(|number| {
+            json!({
+                "name": format!("r{number}"),
+                "source": "DeviceMessages",
+                "condition": condition(number),
+                "endpointNames": ["events"],
+            })
+        })
+        .collect();
+    let routing = Routing::from_json(&json!({ "routes": routes })).expect("a configuration");
+    let mut seconds = [0.0; 2];
+    for _ in 0..3 {
+        for (builder, seconds) in [Hub::builder(), Hub::builder().routing(routing.clone())]
+            .into_iter()
+            .zip(&mut seconds)
+        {
+            let site = Site::on(builder, devices, |_| json!({})).await;
+            let connected = connect(&site).await;
+            let start = Instant::now();
+            send(connected, messages / devices, 20).await;
+            *seconds += start.elapsed().as_secs_f64();
+        }
+    }
+    println!(
+        "messages in with ten routes: {:.2} times as long as without a configuration",
+        seconds[1] / seconds[0]
+    );
 }
 
 async fn measure(devices: usize, messages: usize) {

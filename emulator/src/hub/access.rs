@@ -184,7 +184,9 @@ impl HubState {
     pub(crate) fn event_paths(&self, stream: Option<&str>, path: &str) -> Vec<String> {
         let hub_name = self.events.hub_name();
         let mut names = Vec::new();
-        if stream.is_none_or(|name| name.eq_ignore_ascii_case(hub_name)) {
+        // Of what is not there, whoever may read something may know that.
+        if stream.is_none_or(|name| name.eq_ignore_ascii_case(hub_name) || self.events.stream(name).is_none())
+        {
             names.extend(["messages/events", hub_name]);
         }
         let endpoints = self.events.endpoints();

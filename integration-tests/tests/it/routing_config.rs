@@ -165,7 +165,7 @@ async fn a_message_is_tried_without_being_kept() {
         (json!({"deviceId": 1}), "deviceId must be a string"),
         (json!({"moduleId": "m"}), "beside deviceId"),
         (json!({"deviceId": "d", "twin": {}}), "either deviceId or twin"),
-        (json!({"routingSource": "Nothing"}), "unknown source"),
+        (json!({"routingSource": "Nothing"}), "unknown routingSource"),
         (json!({"routing": {"routes": 1}}), "routes must be an array"),
     ] {
         let message = test(body.clone()).await.refused(ErrorCode::ArgumentInvalid);

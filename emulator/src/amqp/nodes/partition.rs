@@ -167,7 +167,9 @@ impl PartitionReader {
 fn refusal(error: &OpenError) -> Error {
     let description = error.to_string();
     let condition = match error {
-        OpenError::NoSuchPartition { .. } | OpenError::Attach(AttachError::NoSuchGroup(_)) => {
+        OpenError::NoSuchPartition { .. }
+        | OpenError::EndpointGone
+        | OpenError::Attach(AttachError::NoSuchGroup(_)) => {
             return conditions::no_such_entity(description);
         }
         OpenError::Attach(AttachError::LowerEpoch { .. } | AttachError::EpochRequired { .. }) => {

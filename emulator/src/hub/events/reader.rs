@@ -68,6 +68,9 @@ pub enum OpenError {
         /// Partitions of the hub.
         count: usize,
     },
+    /// The endpoint was removed from the routing, or has other settings now.
+    #[error("the endpoint was removed or changed")]
+    EndpointGone,
     /// The consumer group, or its other readers, do not allow it.
     #[error(transparent)]
     Attach(#[from] AttachError),
@@ -97,6 +100,9 @@ impl EventStream {
         let now = self.clock.now();
         // The places first: a reset takes them before it empties the partitions.
         let mut readers = self.lock_readers();
+        if readers.is_closed {
+            return Err(OpenError::EndpointGone);
+        }
         let next = {
             let mut log = slot.lock();
             log.expire(now);

@@ -46,6 +46,8 @@ pub(super) struct Slot {
 pub(super) struct Readers {
     pub(super) groups: ConsumerGroups,
     pub(super) endings: BTreeMap<ReaderId, Arc<Ending>>,
+    /// Whether nobody is let in any more.
+    pub(super) is_closed: bool,
 }
 
 impl Readers {
@@ -58,6 +60,7 @@ impl Readers {
         Self {
             groups,
             endings: BTreeMap::new(),
+            is_closed: false,
         }
     }
 
@@ -191,11 +194,12 @@ impl EventStream {
     }
 
     /// Forgets all events and the consumer groups that were made meanwhile;
-    /// readers end.
+    /// readers end, and there will be no others if the endpoint is gone.
     pub(crate) fn clear(&self, end: ReadEnd) {
         {
             let mut readers = self.lock_readers();
             let former = std::mem::replace(&mut *readers, Readers::new(&self.settings));
+            readers.is_closed = end == ReadEnd::EndpointGone;
             for ending in former.endings.into_values() {
                 ending.set(end);
             }

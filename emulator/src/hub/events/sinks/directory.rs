@@ -8,7 +8,7 @@
 //! a file's last.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,8 +39,8 @@ struct Writer {
 }
 
 /// The file that is being written.
-struct Current {
-    file: File,
+struct Current<F = File> {
+    file: F,
     path: PathBuf,
     /// Bytes in whole lines.
     len: u64,
@@ -183,7 +183,19 @@ impl Writer {
     }
 }
 
-impl Current {
+/// What lines are added to.
+trait Lines: io::Write {
+    /// Takes back what lies behind `len` bytes.
+    fn cut(&mut self, len: u64) -> io::Result<()>;
+}
+
+impl Lines for File {
+    fn cut(&mut self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+}
+
+impl<F: Lines> Current<F> {
     /// Adds lines. After a failure it says whether the file still ends with a
     /// whole line.
     fn append(&mut self, lines: &[u8]) -> Result<(), (io::Error, bool)> {
@@ -193,12 +205,14 @@ impl Current {
                 Ok(())
             }
             Err(error) => {
-                let is_whole = self.file.set_len(self.len).is_ok();
+                let is_whole = self.file.cut(self.len).is_ok();
                 Err((error, is_whole))
             }
         }
     }
+}
 
+impl Current {
     /// Whether the file is still where it was made: what is written to one that
     /// was removed is lost in silence.
     fn is_there(&self) -> bool {
@@ -222,4 +236,102 @@ fn is_same(_: &fs::Metadata, _: &fs::Metadata) -> bool {
 
 fn failure(path: &Path, error: &io::Error) -> String {
     format!("cannot write {}: {error}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk with so much room, which may have lost the way back.
+    struct Disk {
+        bytes: Vec<u8>,
+        room: usize,
+        can_cut: bool,
+    }
+
+    impl io::Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.room - self.bytes.len());
+            if count == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.bytes.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Lines for Disk {
+        fn cut(&mut self, len: u64) -> io::Result<()> {
+            if !self.can_cut {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.bytes.truncate(len as usize);
+            Ok(())
+        }
+    }
+
+    fn on_disk(room: usize, can_cut: bool) -> Current<Disk> {
+        let bytes = Vec::new();
+        Current {
+            file: Disk { bytes, room, can_cut },
+            path: PathBuf::new(),
+            len: 0,
+        }
+    }
+
+    #[test]
+    fn half_a_line_is_taken_back() {
+        let mut current = on_disk(10, true);
+        current.append(b"one\ntwo\n").unwrap();
+        let (error, is_whole) = current.append(b"three\n").unwrap_err();
+        assert_eq!((error.kind(), is_whole), (io::ErrorKind::StorageFull, true));
+        assert_eq!(current.file.bytes, b"one\ntwo\n");
+        current.file.room = 100;
+        current.append(b"three\n").unwrap();
+        assert_eq!(current.file.bytes, b"one\ntwo\nthree\n");
+    }
+
+    #[test]
+    fn a_file_that_ends_in_half_a_line_is_given_up() {
+        let mut current = on_disk(6, false);
+        current.append(b"one\n").unwrap();
+        let (_, is_whole) = current.append(b"two\n").unwrap_err();
+        assert!(!is_whole);
+        assert_eq!(current.len, 4);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_is_an_error_with_the_path() {
+        let directory = std::env::temp_dir().join(uuid::Uuid::new_v4().to_string());
+        let mut writer = Writer {
+            endpoint: "e".into(),
+            settings: DirectorySettings {
+                path: directory.clone(),
+                max_file_bytes: 1024,
+                max_files: 2,
+            },
+            is_made: false,
+            next: 0,
+            current: None,
+        };
+        writer.write(&[b"1\n".to_vec()]).unwrap();
+        let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        writer.current = Some(Current {
+            file: full,
+            path: "/dev/full".into(),
+            len: 0,
+        });
+        let failure = writer.write(&[b"2\n".to_vec()]).unwrap_err();
+        assert!(failure.reason.contains("/dev/full"), "{}", failure.reason);
+        // It cannot be cut, so what follows goes into another file.
+        writer.write(&[b"2\n".to_vec()]).unwrap();
+        let second = fs::read(directory.join("e-00000002.jsonl")).unwrap();
+        assert_eq!(second, b"2\n");
+        fs::remove_dir_all(directory).unwrap();
+    }
 }

@@ -8,13 +8,14 @@
 mod directory;
 mod webhook;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hub_core::events::{DEFAULT_GROUP, Event, Start};
 use hub_core::routing::EndpointKind;
 use job_service::Clock;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use self::directory::Directory;
@@ -139,15 +140,14 @@ async fn pass_on(
     let (health, stop) = (&endpoint.health, &endpoint.stop);
     let mut pause = FIRST_PAUSE;
     loop {
-        // An attempt that has begun is not cut off: what it writes is written
-        // whole. Sinks bound how long it takes.
-        let failure = match sink.put(&events).await {
-            Ok(()) => {
+        let failure = match attempt(sink, &events, stop).await {
+            None => return false,
+            Some(Ok(())) => {
                 let last = events.last().map(|event| event.sequence);
                 health.delivered(&events, reader.partition_info().last_sequence == last);
                 return true;
             }
-            Err(failure) => failure,
+            Some(Err(failure)) => failure,
         };
         let done: Vec<Event> = events.drain(..failure.done.min(events.len())).collect();
         if !done.is_empty() {
@@ -161,6 +161,20 @@ async fn pass_on(
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
         health.retries();
+    }
+}
+
+/// Tries to pass events on. An attempt that has begun when the task is to end has
+/// some time left; then `None`.
+async fn attempt(
+    sink: &mut impl Sink,
+    events: &[Event],
+    stop: &CancellationToken,
+) -> Option<Result<(), Failure>> {
+    let mut put = pin!(sink.put(events));
+    match stop.run_until_cancelled(put.as_mut()).await {
+        None => timeout(FAREWELL, put).await.ok(),
+        done => done,
     }
 }
 

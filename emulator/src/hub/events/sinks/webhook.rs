@@ -26,7 +26,7 @@ pub(crate) const ORIGIN: &str = "iothub-emulator-origin";
 /// Bytes of an answer that are read; the connection is used again if that was all.
 const ANSWER_BYTES: usize = 16 * 1024;
 /// Characters of an answer that become part of an error.
-const ANSWER_CHARS: usize = 200;
+const ANSWER_CHARS: usize = 400;
 
 /// The address and how to reach it.
 pub(super) struct Webhook {
