@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use emulator::Hub;
 use http_body_util::{BodyExt as _, Full};
+use hub_core::connection_string::ServiceConnection;
 use hub_core::sas;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
@@ -52,21 +53,28 @@ impl RestConnection {
     /// # Panics
     /// When the hub does not accept HTTP.
     pub async fn open(hub: &Hub) -> Self {
-        let service = site::service_connection(hub);
+        let address = hub.http_address().expect("the hub accepts HTTP");
+        Self::to(&address.to_string(), &site::service_connection(hub)).await
+    }
+
+    /// The same to a hub in another process, which accepts HTTP at `address`.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn to(address: &str, service: &ServiceConnection) -> Self {
         let token = sas::sign(
             service.host.name(),
             &service.key,
             site::token_expiry(),
             Some(&service.policy),
         );
-        let address = hub.http_address().expect("the hub accepts HTTP");
         let stream = TcpStream::connect(address).await.expect("the hub is there");
         stream.set_nodelay(true).expect("a TCP option");
         let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
         tokio::spawn(connection);
         Self {
             sender,
-            host: address.to_string(),
+            host: address.to_owned(),
             token,
         }
     }

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::builder::HubBuilder;
-use crate::http::{self, App};
+use crate::http::{self, App, Parts};
 use crate::hub::HubState;
 use crate::hub::counters::CounterValues;
 use crate::hub::events::{EventReader, OpenError};
@@ -120,7 +120,7 @@ pub(crate) fn start(
     if let Some(address) = addresses.amqps {
         state.set_amqps_port(address.port());
     }
-    let app = App {
+    let app = App::new(Parts {
         jobs: Arc::new(JobEngine::new(state.clone(), state.clock.clone(), jobs)),
         hub: state,
         tasks: tasks.clone(),
@@ -128,7 +128,7 @@ pub(crate) fn start(
         http_port: addresses.http.map(|address| address.port()),
         https_port: addresses.https.map(|address| address.port()),
         ca_pem: ca_pem.into(),
-    };
+    });
     app.hub.events.start(&tasks, &stop);
     let settling = settling::keep_settled(app.hub.clone(), configuration_interval);
     tasks.spawn(stop.clone().run_until_cancelled_owned(settling));

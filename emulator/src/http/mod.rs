@@ -32,6 +32,7 @@ mod telemetry;
 mod twins;
 mod websocket;
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
@@ -51,9 +52,13 @@ use self::error::HttpError;
 use crate::hub::HubState;
 use crate::hub::events::ORIGIN;
 
-/// What handlers work with.
+/// What handlers work with. One pointer: the router copies it several times for
+/// each request.
 #[derive(Clone)]
-pub(crate) struct App {
+pub(crate) struct App(Arc<Parts>);
+
+/// What an [`App`] holds.
+pub(crate) struct Parts {
     pub(crate) hub: Arc<HubState>,
     pub(crate) jobs: Arc<JobEngine<HubState>>,
     /// For connections that outlive their request.
@@ -64,6 +69,20 @@ pub(crate) struct App {
     pub(crate) https_port: Option<u16>,
     /// PEM of the CA that signed the hub's certificate.
     pub(crate) ca_pem: Arc<str>,
+}
+
+impl App {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 /// The route table.

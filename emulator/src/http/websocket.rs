@@ -66,7 +66,8 @@ fn serve(
         .max_message_size(FRAME_BYTES)
         .max_frame_size(FRAME_BYTES)
         .on_upgrade(move |socket| async move {
-            let App { hub, tasks, stop, .. } = app;
+            let (hub, tasks, stop) = (app.hub.clone(), app.tasks.clone(), app.stop.clone());
+            drop(app);
             let stream = WebSocketStream::new(socket);
             if is_mqtt {
                 let serve = Box::pin(mqtt::serve(stream, hub, certificate));

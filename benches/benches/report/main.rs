@@ -1,0 +1,84 @@
+//! The scale report: what an operation costs the hub, as the fleet grows.
+//!
+//! Scenario: the hub runs in a process of its own, its devices in another, and
+//! this one is the back end, so that the processor time of the hub's process is
+//! the hub's alone. At 1,000 and 10,000 devices over TCP: connecting, jobs of
+//! both kinds, methods and twins over REST, telemetry; in the same run the floor
+//! (one write and one read on each of as many connections, in a task each) and
+//! mosquitto, if it is installed. At 1,000, 10,000 and 50,000 devices over
+//! memory: both kinds of jobs, hub and devices in one process. Every operation is
+//! counted at the devices' end; one that is lost or comes twice ends the report
+//! with an error.
+//!
+//! ```text
+//! cargo bench -p benches --bench report                     # report.md and report.svg in target/report
+//! cargo bench -p benches --bench report -- --out DIRECTORY
+//! cargo bench -p benches --bench report -- --quick          # 100 and 1,000 devices, to see that it works
+//! ```
+
+#![expect(clippy::print_stdout, reason = "a bench prints its figures")]
+
+mod broker;
+mod child;
+mod fleet;
+mod floor;
+mod hub;
+mod measure;
+mod page;
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+/// Bytes of a message of the floor: about those of a method and its answer.
+const FRAME: usize = 100;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, role, rest @ ..] = arguments.as_slice()
+        && flag == "--role"
+    {
+        match role.as_str() {
+            "hub" => hub::run(rest),
+            "memory" => hub::run_in_memory(rest),
+            "fleet" => fleet::run(rest),
+            "floor" => floor::run(),
+            other => panic!("no role {other}"),
+        }
+        return;
+    }
+    let is_quick = arguments.iter().any(|a| a == "--quick" || a == "--test");
+    let out = arguments.iter().position(|a| a == "--out");
+    let out = out.and_then(|at| arguments.get(at + 1)).map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/report"),
+        PathBuf::from,
+    );
+    std::fs::create_dir_all(&out).expect("the directory can be made");
+    let (sizes, in_memory) = if is_quick {
+        (vec![100, 1_000], vec![100, 1_000])
+    } else {
+        (vec![1_000, 10_000], vec![1_000, 10_000, 50_000])
+    };
+    let report = measure::all(&sizes, &in_memory, &out);
+    let text = page::markdown(&report);
+    println!("{text}");
+    for (name, content) in [("report.md", text), ("report.svg", page::svg(&report))] {
+        let path = out.join(name);
+        std::fs::write(&path, content).expect("the directory can be written to");
+        println!("written: {}", path.display());
+    }
+}
+
+fn device_id(number: usize) -> String {
+    format!("dev{number:05}")
+}
+
+fn method_job() -> Value {
+    json!({"type": "scheduleDeviceMethod", "cloudToDeviceMethod":
+        {"methodName": "lockDoor", "payload": {"lockTime": "10m"}, "responseTimeoutInSeconds": 30}})
+}
+
+fn desired_job(round: usize) -> Value {
+    json!({"type": "scheduleUpdateTwin",
+        "updateTwin": {"etag": "*", "properties": {"desired": {"round": round}}}})
+}
