@@ -8,6 +8,7 @@ use hub_core::twin::{TwinChange, TwinDocument, TwinOwner, TwinPatch};
 
 use super::HubState;
 use super::cell::DeviceState;
+use super::events::journal::Kind;
 
 /// Whether a write merges into the twin or replaces its sections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +113,9 @@ impl HubState {
         if let Some(change) = change {
             endpoint.notify_desired(change);
         }
+        // A merge of nothing is no event.
+        let is_event = write == TwinWrite::Replace || !patch.is_empty();
+        self.count(state, Kind::Twin, usize::from(is_event));
         Ok(())
     }
 }

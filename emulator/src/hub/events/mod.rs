@@ -13,6 +13,7 @@ pub(crate) mod json;
 mod presence;
 mod reader;
 mod settings;
+pub(crate) mod tally;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -34,6 +35,7 @@ pub(crate) use presence::Presence;
 use reader::Ending;
 pub use reader::{EventReader, OpenError, ReadEnd};
 pub use settings::EventSettings;
+use tally::Totals;
 
 use super::counters::Counters;
 
@@ -52,6 +54,8 @@ pub(crate) struct EventStream {
     connections: Mutex<ConnectionSequence>,
     /// What happens, for those who watch.
     pub(crate) journal: Arc<Journal>,
+    /// How many events of each kind there were.
+    pub(crate) totals: Totals,
 }
 
 /// A partition, and the call to those who wait for its next event.
@@ -110,6 +114,7 @@ impl EventStream {
             readers: Mutex::new(Readers::new(&settings)),
             connections: Mutex::default(),
             journal: Arc::new(Journal::new(clock.clone())),
+            totals: Totals::default(),
             settings,
             clock,
             counters,
@@ -312,6 +317,7 @@ impl EventStream {
             self.positions.store(0, Ordering::Release);
         }
         self.journal.clear();
+        self.totals.reset();
         self.wake_all();
     }
 
