@@ -9,6 +9,7 @@ use std::time::Duration;
 use hub_core::c2d::Settings as CloudToDeviceSettings;
 use hub_core::limits;
 use hub_core::query::Dialect;
+use hub_core::routing::{Routing, RoutingError};
 use hub_core::sas::{Key, derive_device_key};
 use hub_core::tier::Tier;
 use job_service::{Clock, EngineSettings};
@@ -16,7 +17,7 @@ use tokio::net::TcpListener;
 
 use crate::hub::access::Policies;
 use crate::hub::device_cas;
-use crate::hub::events::EventSettings;
+use crate::hub::events::{self, EventSettings};
 use crate::hub::{HubSettings, HubState, Strictness};
 use crate::server::{DEVELOPMENT_KEY, Hub, Listeners};
 use crate::tls::{Authority, DeviceCa, DeviceCaError, TlsError};
@@ -81,6 +82,7 @@ pub struct HubBuilder {
     query_dialect: Dialect,
     methods_in_flight: usize,
     events: EventSettings,
+    routing: Option<Routing>,
     jobs: EngineSettings,
     c2d: CloudToDeviceSettings,
     device_cas: Vec<DeviceCa>,
@@ -110,6 +112,9 @@ pub enum StartError {
     /// The certificates cannot be made or read.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The routing has a stream by the hub's own name.
+    #[error("the routing cannot be used: {0}")]
+    Routing(#[from] RoutingError),
 }
 
 impl HubBuilder {
@@ -126,6 +131,7 @@ impl HubBuilder {
             query_dialect: Dialect::default(),
             methods_in_flight: limits::METHODS_IN_FLIGHT,
             events: EventSettings::default(),
+            routing: None,
             jobs: EngineSettings::default(),
             c2d: CloudToDeviceSettings::default(),
             device_cas: Vec::new(),
@@ -226,10 +232,21 @@ impl HubBuilder {
         self
     }
 
-    /// Partitions, retention, sources and consumer groups of the event stream.
+    /// Partitions, retention and consumer groups of the built-in endpoint, and
+    /// what it gets beside telemetry while there is no [routing](Self::routing).
     #[must_use]
     pub fn events(mut self, settings: EventSettings) -> Self {
         self.events = settings;
+        self
+    }
+
+    /// Which messages and events go to which endpoints. Without a configuration
+    /// telemetry goes to the built-in one, and what [`EventSettings::sources`]
+    /// names. It can be replaced while the hub runs ([`Hub::set_routing`]); a reset
+    /// goes back to this one.
+    #[must_use]
+    pub fn routing(mut self, routing: Routing) -> Self {
+        self.routing = Some(routing);
         self
     }
 
@@ -304,6 +321,9 @@ impl HubBuilder {
     /// When a port cannot be bound, the key is not usable, or the certificates
     /// cannot be made or read. Nothing is left running then.
     pub async fn start(self) -> Result<Hub, StartError> {
+        if let Some(routing) = &self.routing {
+            events::check_names(routing, events::hub_name(&self.host_name))?;
+        }
         let key = Key::from_base64(&self.access_key).map_err(|e| StartError::AccessKey(e.to_string()))?;
         let authority = match &self.data_dir {
             Some(directory) => Authority::load_or_create(directory)?,
@@ -332,6 +352,7 @@ impl HubBuilder {
                 policies: Policies::new(key),
                 methods_in_flight: self.methods_in_flight,
                 events: self.events,
+                routing: self.routing,
                 strictness: self.strictness,
                 connack_delay: self.connack_delay,
                 query_lag: self.query_lag,

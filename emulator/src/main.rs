@@ -76,6 +76,9 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
         .events(args.events()?)
         .data_dir(&data_dir)
         .blob_dir(args.blob_dir());
+    if let Some(routing) = args.routing()? {
+        builder = builder.routing(routing);
+    }
     if let Some(cap) = args.methods_in_flight {
         builder = builder.methods_in_flight(cap.get());
     }

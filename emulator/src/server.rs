@@ -13,6 +13,7 @@ use hub_core::file_upload::FileNotification;
 use hub_core::ids::{DeviceId, Target};
 use hub_core::property_bag::MessageProperties;
 use hub_core::registry::{DeviceSpec, IfMatch};
+use hub_core::routing::{Routing, RoutingError};
 use hub_core::time::Timestamp;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -128,6 +129,7 @@ pub(crate) fn start(
         https_port: addresses.https.map(|address| address.port()),
         ca_pem: ca_pem.into(),
     };
+    app.hub.events.start(&tasks, &stop);
     let settling = settling::keep_settled(app.hub.clone(), configuration_interval);
     tasks.spawn(stop.clone().run_until_cancelled_owned(settling));
     let acceptor = TlsAcceptor::from(tls);
@@ -314,16 +316,23 @@ impl Hub {
     /// accepted. The port is part of it unless it is 5671.
     #[must_use]
     pub fn event_hub_connection_string(&self) -> Option<String> {
-        let port = self.addresses.amqps?.port();
-        let host = match port {
-            5671 => self.host_name().to_owned(),
-            port => format!("{}:{port}", self.host_name()),
-        };
-        Some(format!(
-            "Endpoint=sb://{host}/;SharedAccessKeyName={OWNER_POLICY};SharedAccessKey={};EntityPath={}",
-            self.access_key,
-            self.app.hub.events.hub_name()
-        ))
+        self.app
+            .hub
+            .event_hub_connection_string(self.app.hub.events.hub_name())
+    }
+
+    /// As [`Hub::event_hub_connection_string`], for each stream of the message
+    /// routing that is in force, with the streams' names.
+    #[must_use]
+    pub fn stream_connection_strings(&self) -> Vec<(String, String)> {
+        let endpoints = self.app.hub.events.endpoints();
+        let streams = endpoints.iter().skip(1).filter(|endpoint| endpoint.is_stream());
+        streams
+            .filter_map(|endpoint| {
+                let name = endpoint.name();
+                Some((name.to_owned(), self.app.hub.event_hub_connection_string(name)?))
+            })
+            .collect()
     }
 
     /// Registers a device with fresh keys and returns its connection string;
@@ -482,13 +491,26 @@ impl Hub {
         start: Start,
         epoch: Option<i64>,
     ) -> Result<EventReader, OpenError> {
-        self.app.hub.events.open(group, partition, start, epoch)
+        self.app
+            .hub
+            .events
+            .built_in()
+            .open(group, partition, start, epoch)
+    }
+
+    /// Puts another configuration of message routing into force. Endpoints that
+    /// are in both, with the same settings, keep their events and their readers.
+    ///
+    /// # Errors
+    /// When a stream has the hub's own name; nothing has changed then.
+    pub fn set_routing(&self, routing: Routing) -> Result<(), RoutingError> {
+        self.app.hub.events.set_routing(routing)
     }
 
     /// The ends of the event stream's partitions, in their order.
     #[must_use]
     pub fn event_partitions(&self) -> Vec<PartitionInfo> {
-        self.app.hub.events.partitions()
+        self.app.hub.events.built_in().partitions()
     }
 
     /// The kept notifications of files that devices uploaded, after position

@@ -12,7 +12,7 @@
 //! [`configuration`] keeps desired properties on them; [`digital_twin`] shows a
 //! twin by the conventions of IoT Plug and Play; [`blob`] and [`file_upload`]
 //! are about files; [`events`] keeps what devices and the hub itself have to
-//! tell back ends; [`tier`] bounds jobs and messages as the hub's size does.
+//! tell back ends, [`routing`] says where it goes; [`tier`] bounds jobs and messages as the hub's size does.
 
 pub mod blob;
 pub mod c2d;
@@ -33,6 +33,7 @@ pub mod property_bag;
 pub mod query;
 pub mod registry;
 pub mod registry_job;
+pub mod routing;
 pub mod sas;
 pub mod tier;
 pub mod time;

@@ -235,6 +235,51 @@ pub const JOURNAL_WATCHERS: usize = 64;
 /// that comes back misses nothing; the emulator's own.
 pub const JOURNAL_LINGER: Duration = Duration::from_secs(5 * 60);
 
+/// Endpoints of message routing beside the built-in one (quotas: 10).
+pub const ROUTING_ENDPOINTS: usize = 10;
+/// Routes of message routing (quotas: 100).
+pub const ROUTES: usize = 100;
+/// Message enrichments (quotas: 10).
+pub const ENRICHMENTS: usize = 10;
+/// Characters of a route's or an endpoint's name (REST reference of the hub's
+/// resource: 64).
+pub const ROUTING_NAME_CHARS: usize = 64;
+/// Characters of a route's condition; the emulator's own, that of a query.
+pub const ROUTE_CONDITION_CHARS: usize = QUERY_CHARS;
+/// Bytes of a file of a directory endpoint; the emulator's own. The service's files have 10 MB to 500 MB.
+pub const ROUTING_FILE_BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024 * 1024;
+/// Bytes of a file of a directory endpoint when nothing else is said; the
+/// emulator's own.
+pub const ROUTING_FILE_BYTES_DEFAULT: u64 = 10 * 1024 * 1024;
+/// Files that a directory endpoint keeps; the emulator's own.
+pub const ROUTING_FILES: std::ops::RangeInclusive<usize> = 1..=100_000;
+/// Files that a directory endpoint keeps when nothing else is said; the
+/// emulator's own.
+pub const ROUTING_FILES_DEFAULT: usize = 100;
+/// Messages of one request to a webhook; the emulator's own.
+pub const WEBHOOK_BATCH: std::ops::RangeInclusive<usize> = 1..=1000;
+/// Messages of one request to a webhook when nothing else is said; the
+/// emulator's own.
+pub const WEBHOOK_BATCH_DEFAULT: usize = 100;
+/// Longest time that a message may wait for others to go with it to a webhook;
+/// the emulator's own.
+pub const WEBHOOK_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How long a webhook may take to answer; the emulator's own.
+pub const WEBHOOK_TIMEOUT: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(300);
+/// How long a webhook may take to answer when nothing else is said; the
+/// emulator's own.
+pub const WEBHOOK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// Bytes of memory for events that wait for a directory or a webhook; the
+/// emulator's own. The oldest go first.
+pub const SINK_LOG_BYTES: usize = 16 * 1024 * 1024;
+/// Events that wait for a directory or a webhook at most; the emulator's own.
+pub const SINK_LOG_EVENTS: usize = 100_000;
+/// Characters of an enrichment's key; the emulator's own.
+pub const ENRICHMENT_KEY_CHARS: usize = 128;
+/// Characters of an enrichment's value; the emulator's own.
+pub const ENRICHMENT_VALUE_CHARS: usize = 1024;
+
 /// Bytes of an HTTP request body (bulk registration of 100 devices with full
 /// twins is the largest legal one); the emulator's own.
 pub const HTTP_BODY_BYTES: usize = 8 * 1024 * 1024;

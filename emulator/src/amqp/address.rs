@@ -20,7 +20,7 @@ pub(crate) enum Address {
     /// `/messages/servicebound/filenotifications`, also called
     /// `fileuploadnotifications`: files that devices have uploaded.
     FileNotifications,
-    /// The event stream, or a part of it.
+    /// An event stream, or a part of it.
     Events(Events),
     /// Something of a device's or module's own.
     Device(Target, DeviceNode),
@@ -33,15 +33,26 @@ pub(crate) struct Events {
     pub(crate) node: EventsNode,
 }
 
-/// How a client calls the event stream.
+/// How a client calls an event stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EventsName {
     /// `messages/events`, as a hub's clients do.
     Messages,
-    /// By the Event-Hub-compatible name, as clients of Event Hubs do.
+    /// By its Event-Hub-compatible name, as clients of Event Hubs do: the hub's
+    /// own, or that of a stream that events are routed to.
     EventHub(Box<str>),
     /// Not at all: the bare `$management`, where the message names it.
     None,
+}
+
+impl EventsName {
+    /// The Event-Hub-compatible name, if it is one.
+    pub(crate) fn entity(&self) -> Option<&str> {
+        match self {
+            Self::EventHub(name) => Some(name),
+            Self::Messages | Self::None => None,
+        }
+    }
 }
 
 /// What there is of the event stream.

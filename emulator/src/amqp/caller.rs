@@ -92,11 +92,9 @@ impl Caller {
             Address::CloudToDevice => service("messages/devicebound"),
             Address::Feedback => service("messages/servicebound/feedback"),
             Address::FileNotifications => service("messages/servicebound/filenotifications"),
-            Address::Events(Events { node, .. }) => {
-                let path = node.path();
-                let names = ["messages/events", hub.events.hub_name()];
-                let [messages, event_hub] = names.map(|name| format!("{name}/{path}"));
-                self.try_tokens(|token| hub.authorize_events(token, &[&messages, &event_hub]))
+            Address::Events(Events { name, node }) => {
+                let paths = hub.event_paths(name.entity(), &node.path());
+                self.try_tokens(|token| hub.authorize_events(token, &paths))
             }
             Address::Device(target, _) => {
                 let authorize = |token: Option<&str>| {

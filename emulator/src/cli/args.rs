@@ -10,7 +10,9 @@ use emulator::{DEVELOPMENT_KEY, EventSettings, Listen, Ports, StartError, Strict
 use hub_core::c2d;
 use hub_core::events::{Retention, Source};
 use hub_core::job::{CancelRunning, PartialFailure};
+use hub_core::json::check_depth;
 use hub_core::query::Dialect;
+use hub_core::routing::Routing;
 use hub_core::tier::{Sku, Tier};
 use hub_core::{duration, limits};
 use job_service::EngineSettings;
@@ -149,8 +151,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     event_retention_count: Option<NonZeroUsize>,
     /// Events to keep beside telemetry, as a route in the cloud would have it
-    #[arg(long, value_enum, value_name = "SOURCE", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "SOURCE",
+        value_delimiter = ',',
+        conflicts_with = "routing"
+    )]
     events: Vec<EventSource>,
+    /// Route messages and events by this JSON file: endpoints (streams,
+    /// directories, webhooks), routes, fallbackRoute and enrichments, as in the
+    /// cloud. Paths in it start from the current directory
+    #[arg(long, value_name = "FILE")]
+    routing: Option<PathBuf>,
     /// Consumer group to have beside $Default; may be given again
     #[arg(long, value_name = "NAME")]
     consumer_group: Vec<String>,
@@ -310,6 +323,21 @@ impl Args {
                 .map_err(|e| format!("--consumer-group {name}: {e}"))?;
         }
         Ok(settings)
+    }
+
+    /// The message routing to start with.
+    ///
+    /// # Errors
+    /// Says what is wrong with the file, and where.
+    pub(crate) fn routing(&self) -> Result<Option<Routing>, String> {
+        let Some(file) = &self.routing else {
+            return Ok(None);
+        };
+        let text = std::fs::read(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+        let fault = |e: &dyn std::fmt::Display| format!("--routing {}: {e}", file.display());
+        check_depth(&text).map_err(|e| fault(&e))?;
+        let json: serde_json::Value = serde_json::from_slice(&text).map_err(|e| fault(&e))?;
+        Routing::from_json(&json).map(Some).map_err(|e| fault(&e))
     }
 
     /// The tier whose limits the hub keeps.

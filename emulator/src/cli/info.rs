@@ -1,6 +1,7 @@
 //! What the program tells once it is ready: to people on stdout, to machines
 //! in a file.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +21,8 @@ pub(crate) struct Info {
     service_connection_string: String,
     /// For clients of Event Hubs.
     event_hub_connection_string: Option<String>,
+    /// The same for each stream of the message routing, by its name.
+    stream_connection_strings: BTreeMap<String, String>,
     ports: InfoPorts,
     #[serde(skip)]
     addresses: [Option<SocketAddr>; 6],
@@ -53,6 +56,7 @@ impl Info {
             ca_file: std::path::absolute(&ca_file).unwrap_or(ca_file),
             service_connection_string: hub.service_connection_string(),
             event_hub_connection_string: hub.event_hub_connection_string(),
+            stream_connection_strings: hub.stream_connection_strings().into_iter().collect(),
             ports: InfoPorts {
                 mqtt,
                 mqtts,

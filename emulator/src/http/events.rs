@@ -1,6 +1,9 @@
-//! `/_emulator/events…`: a look at the event stream, and its consumer groups.
+//! `/_emulator/events…`: a look at the log of an endpoint, and its consumer
+//! groups. `?endpoint=` names one of the routing's, without it is the built-in one.
 //!
 //! Back ends of the service read events over AMQP; this is for people and tests.
+
+use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -8,6 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use hub_core::error::ServiceError;
 use hub_core::events::{GroupError, PartitionInfo};
 use hub_core::ids::DeviceId;
+use hub_core::routing::EVENTS;
 use serde_json::{Value, json};
 
 use super::App;
@@ -15,6 +19,7 @@ use super::error::HttpError;
 use super::live;
 use super::reply::JsonReply;
 use super::request::{LastName, query_pairs, query_parameter};
+use crate::hub::events::Endpoint;
 use crate::hub::events::json::event_json;
 
 /// Events of one reply: when nothing else is said, and at most.
@@ -22,8 +27,11 @@ const LISTED: usize = 100;
 const MOST_LISTED: usize = 1_000;
 
 /// The ends of every partition, how much is kept, and the consumer groups.
-pub(super) async fn partitions(State(app): State<App>) -> Result<JsonReply, HttpError> {
-    let events = &app.hub.events;
+pub(super) async fn partitions(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+) -> Result<JsonReply, HttpError> {
+    let events = &endpoint(&app, query.as_deref())?.stream;
     let partitions: Vec<Value> = events
         .partitions()
         .iter()
@@ -35,6 +43,16 @@ pub(super) async fn partitions(State(app): State<App>) -> Result<JsonReply, Http
         "partitions": partitions,
         "consumerGroups": events.consumer_groups(),
     }))
+}
+
+/// The endpoint that a request is about.
+fn endpoint(app: &App, query: Option<&str>) -> Result<Arc<Endpoint>, ServiceError> {
+    let name = query_parameter(query, "endpoint");
+    let name = name.as_deref().unwrap_or(EVENTS);
+    app.hub
+        .events
+        .endpoint(name)
+        .ok_or_else(|| ServiceError::invalid(format!("there is no endpoint {name:?}")))
 }
 
 fn partition_json(partition: usize, info: &PartitionInfo) -> Value {
@@ -68,12 +86,12 @@ pub(super) async fn list_or_watch(
 /// (100) of them; those that are kept no more are skipped.
 fn list(app: &App, query: Option<&str>) -> Result<JsonReply, HttpError> {
     for (name, _) in query_pairs(query) {
-        if !["partition", "from", "max", "api-version"]
+        if !["endpoint", "partition", "from", "max", "api-version"]
             .iter()
             .any(|known| name.eq_ignore_ascii_case(known))
         {
             return Err(ServiceError::invalid(format!(
-                "{name:?} is no parameter here; there are partition, from and max, and others with \
+                "{name:?} is no parameter here; there are endpoint, partition, from and max, and others with \
                  Accept: text/event-stream"
             ))
             .into());
@@ -87,9 +105,10 @@ fn list(app: &App, query: Option<&str>) -> Result<JsonReply, HttpError> {
     };
     let (partition, from) = (number("partition", 0)?, number("from", 0)?);
     let max = number("max", LISTED as u64)?.min(MOST_LISTED as u64);
+    let endpoint = endpoint(app, query)?;
     let events = usize::try_from(partition)
         .ok()
-        .and_then(|partition| app.hub.events.peek(partition, from, max as usize))
+        .and_then(|partition| endpoint.stream.peek(partition, from, max as usize))
         .ok_or_else(|| ServiceError::invalid(format!("there is no partition {partition}")))?;
     let events: Vec<Value> = events.iter().map(event_json).collect();
     JsonReply::of(&json!({ "events": events }))
@@ -128,10 +147,11 @@ pub(super) async fn counters(
 /// Makes a consumer group, if it is not there.
 pub(super) async fn create_group(
     State(app): State<App>,
+    RawQuery(query): RawQuery,
     LastName(name): LastName,
 ) -> Result<StatusCode, HttpError> {
-    app.hub
-        .events
+    endpoint(&app, query.as_deref())?
+        .stream
         .create_consumer_group(&name)
         .map_err(refuse_group)?;
     Ok(StatusCode::NO_CONTENT)
@@ -140,9 +160,13 @@ pub(super) async fn create_group(
 /// Removes a consumer group, if it is there; its readers end.
 pub(super) async fn remove_group(
     State(app): State<App>,
+    RawQuery(query): RawQuery,
     LastName(name): LastName,
 ) -> Result<StatusCode, HttpError> {
-    match app.hub.events.delete_consumer_group(&name) {
+    match endpoint(&app, query.as_deref())?
+        .stream
+        .delete_consumer_group(&name)
+    {
         Ok(()) | Err(GroupError::NotFound) => Ok(StatusCode::NO_CONTENT),
         Err(error) => Err(refuse_group(error).into()),
     }

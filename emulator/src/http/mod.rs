@@ -27,6 +27,7 @@ mod query;
 mod registry_jobs;
 mod reply;
 mod request;
+mod routing;
 mod telemetry;
 mod twins;
 mod websocket;
@@ -48,6 +49,7 @@ use uuid::Uuid;
 
 use self::error::HttpError;
 use crate::hub::HubState;
+use crate::hub::events::ORIGIN;
 
 /// What handlers work with.
 #[derive(Clone)]
@@ -184,6 +186,9 @@ pub(crate) fn router(app: App) -> Router {
             "/_emulator/consumer-groups/{group}",
             put(events::create_group).delete(events::remove_group),
         )
+        .route("/_emulator/routing", get(routing::read).put(routing::write))
+        .route("/_emulator/routing/test", post(routing::test))
+        .route("/_emulator/routing/endpoints", get(routing::endpoints))
         .route("/_emulator/c2d", post(admin::send_to_device))
         .route("/_emulator/file-notifications", get(admin::file_notifications))
         .route("/_emulator/containers/{container}", put(admin::create_container))
@@ -236,7 +241,10 @@ async fn refuse_head(request: Request, next: Next) -> Response {
 /// Counts the request and adds the headers that every answer carries.
 async fn every_request(State(app): State<App>, request: Request, next: Next) -> Response {
     app.hub.counters.http_requests.add(1);
-    let mut response = next.run(request).await;
+    let mut response = match check_origin(&app, &request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
     if response.status().is_client_error() || response.status().is_server_error() {
         app.hub.counters.http_errors.add(1);
     }
@@ -247,6 +255,18 @@ async fn every_request(State(app): State<App>, request: Request, next: Next) -> 
     headers.insert(header::SERVER, HeaderValue::from_static("Microsoft-HTTPAPI/2.0"));
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
     response
+}
+
+/// Refuses what the hub itself has sent: a webhook of its routing that leads back
+/// into it, so that messages could go in circles.
+fn check_origin(app: &App, request: &Request) -> Result<(), HttpError> {
+    let origin = request.headers().get(ORIGIN);
+    if origin.is_none_or(|origin| origin.as_bytes() != app.hub.events.instance().as_bytes()) {
+        return Ok(());
+    }
+    let text =
+        "the request comes from a webhook of this hub's own routing, which must not lead back into the hub";
+    Err(ServiceError::new(ErrorCode::InvalidOperation, text).into())
 }
 
 /// Refuses service requests without an `api-version` of the form `YYYY-MM-DD`

@@ -61,6 +61,11 @@ impl Policies {
         Self { key, event_hub_key }
     }
 
+    /// The key that they share, in base64.
+    pub(super) fn key(&self) -> String {
+        self.key.to_base64()
+    }
+
     /// What a policy holds.
     fn find(&self, name: &str) -> Option<&'static [Permission]> {
         DEFAULT_POLICIES
@@ -172,9 +177,27 @@ impl HubState {
         self.check_policy(&token, permissions, Dialect::IotHub)
     }
 
-    /// Checks a token for reading the event stream. `paths` are the forms of
-    /// what is addressed: below the hub, and below its Event-Hub-compatible name.
-    pub(crate) fn authorize_events(&self, token: &str, paths: &[&str]) -> Result<(), Denied> {
+    /// The forms of a path below an event stream, any of which a token may be for:
+    /// below the hub's own name for the built-in one and below its
+    /// Event-Hub-compatible name; for others below theirs. Without a name any
+    /// stream may be meant.
+    pub(crate) fn event_paths(&self, stream: Option<&str>, path: &str) -> Vec<String> {
+        let hub_name = self.events.hub_name();
+        let mut names = Vec::new();
+        if stream.is_none_or(|name| name.eq_ignore_ascii_case(hub_name)) {
+            names.extend(["messages/events", hub_name]);
+        }
+        let endpoints = self.events.endpoints();
+        match stream {
+            Some(name) => names.push(name),
+            None => names.extend(endpoints.iter().map(|endpoint| endpoint.name())),
+        }
+        names.iter().map(|name| format!("{name}/{path}")).collect()
+    }
+
+    /// Checks a token for reading an event stream. `paths` are the forms of what
+    /// is addressed, as [`HubState::event_paths`] gives them.
+    pub(crate) fn authorize_events(&self, token: &str, paths: &[String]) -> Result<(), Denied> {
         let token = parse_token(token)?;
         let scope = token.scope();
         if !paths.iter().any(|path| scope.covers(&Resource::EventHub(path))) {

@@ -309,7 +309,7 @@ impl Endpoint {
         if !self.is_live(generation) {
             return false;
         }
-        if let Some(mut session) = self.session.take() {
+        if let Some(mut session) = self.take_session() {
             for call in session.calls.drain() {
                 let _ = call.send(Err(method::connection_lost()));
             }
@@ -330,8 +330,17 @@ impl Endpoint {
         }
     }
 
+    /// Takes the live connection out and tells back ends, if they know of it.
+    fn take_session(&mut self) -> Option<Box<Session>> {
+        let mut session = self.session.take()?;
+        if let Some(presence) = session.presence.take() {
+            presence.end(&self.twin);
+        }
+        Some(session)
+    }
+
     fn end_session(&mut self, reason: CloseReason) -> bool {
-        let Some(mut session) = self.session.take() else {
+        let Some(mut session) = self.take_session() else {
             return false;
         };
         session.outbox.close(reason);
@@ -387,9 +396,9 @@ impl Endpoint {
 
     /// Notes that back ends were told of the connection, if they were not
     /// before; `report` tells them.
-    pub(super) fn announce(&mut self, generation: u64, report: impl FnOnce() -> Presence) {
-        if let Some(session) = self.session(generation) {
-            session.presence.get_or_insert_with(report);
+    pub(super) fn announce(&mut self, generation: u64, report: impl FnOnce(&Twin) -> Presence) {
+        if let Some(session) = self.session.as_deref_mut().filter(|s| s.generation == generation) {
+            session.presence.get_or_insert_with(|| report(&self.twin));
         }
     }
 

@@ -90,7 +90,10 @@ counters! {
     c2d_expired,
     /// Events of the hub itself (twins, identities, connections) kept.
     events_emitted,
-    /// Events handed to readers of the event stream.
+    /// Messages and events that no route took, nor the fallback route.
+    events_orphaned,
+    /// Events handed to readers of the event streams; directories and webhooks
+    /// are readers as well.
     events_read,
     /// HTTP requests received.
     http_requests,

@@ -44,6 +44,7 @@ use std::time::Duration;
 use hub_core::c2d::Settings as CloudToDeviceSettings;
 use hub_core::error::{ErrorCode, ServiceError};
 use hub_core::query::Dialect;
+use hub_core::routing::Routing;
 use hub_core::sas::Key;
 use hub_core::tier::Tier;
 use job_service::Clock;
@@ -53,7 +54,7 @@ use self::c2d::CloudToDevice;
 use self::configurations::Configurations;
 use self::counters::Counters;
 use self::device_cas::DeviceCas;
-use self::events::{EventSettings, EventStream};
+use self::events::{EventSettings, Events};
 use self::file_upload::FileNotifications;
 use self::lag::Lag;
 use self::lock::Views;
@@ -62,6 +63,7 @@ use self::registry::Registry;
 use self::registry_jobs::RegistryJobs;
 use self::tier::MessageQuota;
 use crate::blobs::BlobStore;
+use crate::server::OWNER_POLICY;
 use crate::tls::DeviceCa;
 
 /// What the hub does where the service's reaction is a choice (see
@@ -84,8 +86,10 @@ pub(crate) struct HubSettings {
     pub(crate) policies: Policies,
     /// Direct methods in flight to one device.
     pub(crate) methods_in_flight: usize,
-    /// Partitions, retention and sources of the event stream.
+    /// Partitions, retention and sources of the built-in endpoint.
     pub(crate) events: EventSettings,
+    /// The message routing that the hub starts with and goes back to.
+    pub(crate) routing: Option<Routing>,
     pub(crate) strictness: Strictness,
     /// How long an MQTT client waits for its CONNACK.
     pub(crate) connack_delay: Duration,
@@ -116,6 +120,7 @@ impl HubSettings {
             policies: Policies::new(Key::from_bytes(&[0; 32])),
             methods_in_flight: hub_core::limits::METHODS_IN_FLIGHT,
             events: EventSettings::default(),
+            routing: None,
             strictness: Strictness::Strict,
             connack_delay: Duration::ZERO,
             query_lag: Duration::ZERO,
@@ -137,7 +142,7 @@ pub(crate) struct HubState {
     pub(crate) registry: Registry,
     pub(crate) views: Arc<Views>,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) events: Arc<EventStream>,
+    pub(crate) events: Arc<Events>,
     pub(crate) message_quota: MessageQuota,
     pub(crate) c2d: CloudToDevice,
     pub(crate) device_cas: DeviceCas,
@@ -153,8 +158,9 @@ impl HubState {
     pub(crate) fn new(settings: HubSettings, clock: Clock) -> Self {
         let counters = Arc::<Counters>::default();
         Self {
-            events: Arc::new(EventStream::new(
+            events: Arc::new(Events::new(
                 settings.events.clone(),
+                settings.routing.clone(),
                 &settings.host_name,
                 clock.clone(),
                 counters.clone(),
@@ -196,6 +202,19 @@ impl HubState {
     /// The port of AMQP over TLS; the standard one if the hub does not listen.
     pub(crate) fn amqps_port(&self) -> u16 {
         self.amqps_port.get().copied().unwrap_or(5671)
+    }
+
+    /// What clients of Event Hubs reach the event stream of this name with; `None`
+    /// when AMQP over TLS is not accepted. The port is part of it unless it is 5671.
+    pub(crate) fn event_hub_connection_string(&self, stream: &str) -> Option<String> {
+        let host = match self.amqps_port.get()? {
+            5671 => self.settings.host_name.clone(),
+            port => format!("{}:{port}", self.settings.host_name),
+        };
+        let key = self.settings.policies.key();
+        Some(format!(
+            "Endpoint=sb://{host}/;SharedAccessKeyName={OWNER_POLICY};SharedAccessKey={key};EntityPath={stream}"
+        ))
     }
 
     /// Forgets all devices, configurations, events, notifications, counts

@@ -385,7 +385,7 @@ impl HubState {
     fn tell(&self, change: Lifecycle, target: &Target, endpoint: &Endpoint, now: Timestamp) {
         self.events.totals.add(Kind::Lifecycle, 1);
         self.events
-            .notify(Source::DeviceLifecycle, target, now, |notice| {
+            .notify(Source::DeviceLifecycle, target, &endpoint.twin, now, |notice| {
                 notice.lifecycle(change, &endpoint.twin)
             });
     }

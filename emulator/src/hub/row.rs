@@ -5,8 +5,9 @@ use std::borrow::Cow;
 
 use hub_core::query::{Attribute, Path, Row, Source, Value, walk};
 use hub_core::registry::Status;
+use hub_core::routing::SenderTwin;
 use hub_core::time::Timestamp;
-use hub_core::twin::{Section, TwinDocument, TwinOwner};
+use hub_core::twin::{Section, Twin, TwinDocument, TwinOwner};
 
 /// A device's or module's twin in a query.
 pub(crate) struct TwinRow<'a>(pub(crate) TwinDocument<'a>);
@@ -137,6 +138,32 @@ impl TwinRow<'_> {
             // Rare: the metadata of a property with all that is below it.
             _ => self.rendered(path),
         }
+    }
+}
+
+/// The sections of a twin, which is what routes and enrichments can reach.
+pub(crate) struct SectionsRow<'a>(pub(crate) &'a Twin);
+
+impl Row for SectionsRow<'_> {
+    fn get(&self, path: &Path) -> Value<'_> {
+        let keys = path.keys();
+        let section = match path.attribute() {
+            Attribute::Tags => return walk(self.0.tags(), keys),
+            Attribute::Desired => self.0.desired(),
+            Attribute::Reported => self.0.reported(),
+            _ => return Value::Undefined,
+        };
+        match keys {
+            [key] if &**key == "$version" => number(section.version()),
+            _ => walk(section.properties(), keys),
+        }
+    }
+}
+
+/// Of a twin that the caller has locked.
+impl SenderTwin for SectionsRow<'_> {
+    fn look(&self, look: &mut dyn FnMut(&dyn Row)) {
+        look(self);
     }
 }
 

@@ -214,8 +214,8 @@ impl Session {
         if self.hub.events.keeps(Source::DeviceConnectionState)
             && let Ok(endpoint) = state.endpoint(self.target.module.as_ref())
         {
-            endpoint.announce(self.generation, || {
-                Presence::report(&self.hub.events, &self.target)
+            endpoint.announce(self.generation, |twin| {
+                Presence::report(&self.hub.events, &self.target, twin)
             });
         }
     }
@@ -296,10 +296,11 @@ impl Session {
         let changed = self.with_state(&mut state, |endpoint, now| {
             let updated = patch.and_then(|patch| {
                 let version = endpoint.twin.patch_reported(&patch, expected_version, now)?;
+                let twin = &endpoint.twin;
                 self.hub
                     .events
-                    .notify(Source::TwinChange, &self.target, now, |notice| {
-                        notice.twin_updated(TwinChange::of_report(&patch), &endpoint.twin)
+                    .notify(Source::TwinChange, &self.target, twin, now, |notice| {
+                        notice.twin_updated(TwinChange::of_report(&patch), twin)
                     });
                 Ok(version)
             });

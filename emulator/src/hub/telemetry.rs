@@ -1,4 +1,4 @@
-//! The telemetry that devices send: counted, and put into the event stream.
+//! The telemetry that devices send: counted, and put where it is routed to.
 
 use std::sync::Arc;
 
@@ -7,10 +7,13 @@ use hub_core::error::ServiceError;
 use hub_core::events::{AuthMethod, Event, Origin, Source};
 use hub_core::ids::Target;
 use hub_core::property_bag::{Bag, MessageProperties};
+use hub_core::query::Row;
+use hub_core::routing::SenderTwin;
 use hub_core::time::Timestamp;
 
 use super::HubState;
 use super::events::journal::Kind;
+use super::row::SectionsRow;
 
 /// Messages that one look at the kept telemetry gives at most; the emulator's own.
 const LISTED: usize = 10_000;
@@ -39,6 +42,28 @@ impl From<Event> for TelemetryMessage {
             enqueued: event.enqueued,
             properties: event.properties,
             body: event.body,
+        }
+    }
+}
+
+/// The way to the twin of a message's sender, which nobody has locked.
+struct Sender<'a> {
+    hub: &'a HubState,
+    target: &'a Target,
+}
+
+impl SenderTwin for Sender<'_> {
+    fn look(&self, look: &mut dyn FnMut(&dyn Row)) {
+        let Some(cell) = self.hub.registry.find(&self.target.device) else {
+            return;
+        };
+        let state = cell.lock();
+        let endpoint = match &self.target.module {
+            None => Some(&state.endpoint),
+            Some(id) => state.modules.get(id).map(|module| &module.endpoint),
+        };
+        if let Some(endpoint) = endpoint {
+            look(&SectionsRow(&endpoint.twin));
         }
     }
 }
@@ -79,15 +104,21 @@ impl HubState {
     /// Keeps, shows and counts a message that was accepted, in this order: what
     /// is counted can be read.
     pub(super) fn keep_telemetry(&self, origin: &Arc<Origin>, now: Timestamp, bag: &Bag<'_>, body: &[u8]) {
-        self.events.append(Source::Telemetry, origin, bag, body, now);
-        self.events.show(Source::Telemetry, origin, bag, body, now, None);
+        let twin = Sender {
+            hub: self,
+            target: &origin.target,
+        };
+        self.events
+            .append(Source::Telemetry, origin, bag, body, now, &twin);
         self.counters.telemetry_messages.add(1);
         self.counters.telemetry_bytes.add(body.len() as u64);
     }
 
-    /// The kept device-to-cloud messages after a position, oldest first.
+    /// The device-to-cloud messages that the built-in endpoint keeps after a
+    /// position, oldest first.
     pub(crate) fn telemetry_after(&self, position: u64) -> Vec<TelemetryMessage> {
         self.events
+            .built_in()
             .after_position(Source::Telemetry, position, LISTED)
             .into_iter()
             .map(TelemetryMessage::from)

@@ -95,17 +95,19 @@ impl HubState {
                 let told = (tells && !patch.is_empty()).then(|| TwinChange::of_merge(patch, twin));
                 let change = twin.patch(patch, now)?;
                 if let Some(told) = told {
-                    self.events.notify(Source::TwinChange, target, now, |notice| {
-                        notice.twin_updated(told, twin)
-                    });
+                    self.events
+                        .notify(Source::TwinChange, target, twin, now, |notice| {
+                            notice.twin_updated(told, twin)
+                        });
                 }
                 change
             }
             TwinWrite::Replace => {
                 let change = twin.replace(patch, now)?;
-                self.events.notify(Source::TwinChange, target, now, |notice| {
-                    notice.twin_replaced(twin)
-                });
+                self.events
+                    .notify(Source::TwinChange, target, twin, now, |notice| {
+                        notice.twin_replaced(twin)
+                    });
                 change
             }
         };

@@ -39,6 +39,9 @@ macro_rules! sources {
         }
 
         impl Source {
+            /// Every source.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
             /// The value of `iothub-message-source`.
             #[must_use]
             pub fn name(self) -> &'static str {
@@ -57,6 +60,10 @@ sources! {
     DeviceLifecycle = "deviceLifecycleEvents",
     /// A device came or went.
     DeviceConnectionState = "deviceConnectionStateEvents",
+    /// A job's state changed.
+    DeviceJobLifecycle = "deviceJobLifecycleEvents",
+    /// A digital twin was changed.
+    DigitalTwinChange = "digitalTwinChangeEvents",
 }
 
 /// The sources whose events a hub keeps. Telemetry is always one of them; the

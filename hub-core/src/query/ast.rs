@@ -72,20 +72,32 @@ pub(super) struct Name {
     pub(super) segments: Vec<Segment>,
     /// Byte offset in the text.
     pub(super) at: usize,
+    /// Written in `{ }`, as only routing conditions can have it.
+    pub(super) braced: bool,
 }
 
 /// One part of a [`Name`].
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Segment {
     pub(super) text: Box<str>,
-    /// Written in `[[ ]]`, hence never a collection.
-    pub(super) quoted: bool,
+    pub(super) form: Form,
+}
+
+/// How a [`Segment`] was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As a word.
+    Plain,
+    /// In `[[ ]]`, hence never a collection.
+    Quoted,
+    /// As the place of an array's element, `[0]`; only in routing conditions.
+    Index(usize),
 }
 
 impl Segment {
     /// Whether this is the collection (or a part of its name) called `name`.
     pub(super) fn is_collection(&self, name: &str) -> bool {
-        !self.quoted && self.text.eq_ignore_ascii_case(name)
+        self.form == Form::Plain && self.text.eq_ignore_ascii_case(name)
     }
 }
 
@@ -117,6 +129,23 @@ pub(super) enum Expr<P> {
 }
 
 impl<P> Expr<P> {
+    /// Shows every name, in the order of the text.
+    pub(super) fn visit<'e>(&'e self, see: &mut impl FnMut(&'e P)) {
+        match self {
+            Self::Literal(_) => {}
+            Self::Path(name) => see(name),
+            Self::Or(operands) | Self::And(operands) | Self::Call(_, operands) => {
+                operands.iter().for_each(|operand| operand.visit(see));
+            }
+            Self::Not(operand) | Self::Negate(operand) | Self::In { operand, .. } => operand.visit(see),
+            Self::Compare(_, operands) => operands.iter().for_each(|operand| operand.visit(see)),
+            Self::Arithmetic(first, rest) => {
+                first.visit(see);
+                rest.iter().for_each(|(_, operand)| operand.visit(see));
+            }
+        }
+    }
+
     /// Replaces every name by what `resolve` makes of it.
     pub(super) fn try_map<Q, E>(self, resolve: &mut impl FnMut(P) -> Result<Q, E>) -> Result<Expr<Q>, E> {
         Ok(match self {

@@ -11,6 +11,9 @@
 //! ~~~~~~~~~~~~~~~~~~~         conjunction
 //! ~~~~~~~~~~~~~~~~~~~~~~~~    condition
 //! ```
+//!
+//! In the routing dialect NOT is as tight as a minus sign, `||` is a sum's
+//! operator, and the loosest of all is `??`.
 
 use super::Dialect;
 use super::ast::{Expr, Name};
@@ -23,8 +26,21 @@ use super::value::{Arithmetic, Comparison, Literal};
 type Parsed = Result<Expr<Name>, Fault>;
 
 impl Parser<'_> {
-    /// `conjunction OR conjunction …`
+    /// A whole condition: a disjunction, or `disjunction ?? disjunction …`
     pub(super) fn condition(&mut self) -> Parsed {
+        let first = self.disjunction()?;
+        if *self.peek() != Kind::Coalesce {
+            return Ok(first);
+        }
+        let mut operands = vec![first];
+        while self.eat(&Kind::Coalesce) {
+            operands.push(self.disjunction()?);
+        }
+        Ok(Expr::Call(Function::Coalesce, operands))
+    }
+
+    /// `conjunction OR conjunction …`
+    fn disjunction(&mut self) -> Parsed {
         let first = self.conjunction()?;
         self.chain("OR", first, Self::conjunction, Expr::Or)
     }
@@ -54,7 +70,7 @@ impl Parser<'_> {
 
     /// `NOT negation`, looser than a comparison: `NOT a = 1` is `NOT (a = 1)`.
     fn negation(&mut self) -> Parsed {
-        if self.eat_keyword("NOT") {
+        if !self.is_routing() && self.eat_keyword("NOT") {
             let operand = self.nested(Self::negation)?;
             return Ok(Expr::Not(Box::new(operand)));
         }
@@ -68,6 +84,12 @@ impl Parser<'_> {
             self.advance();
             let right = self.sum()?;
             return Ok(Expr::Compare(comparison, Box::new([left, right])));
+        }
+        if self.is_routing() {
+            if self.sees_keyword("IN") || self.sees_keyword("NIN") {
+                return Err(self.fault("IN is not available in message routing"));
+            }
+            return Ok(left);
         }
         if self.sees_keyword("NOT") {
             return Err(self.fault("the negation of IN is NIN"));
@@ -126,8 +148,22 @@ impl Parser<'_> {
         self.literal().ok_or_else(|| self.unexpected("a constant"))
     }
 
-    /// `product + product - product …`
+    /// `product + product - product …`, or `product || product …`
     fn sum(&mut self) -> Parsed {
+        let mut operands = vec![self.calculated_sum()?];
+        while self.eat(&Kind::Concatenate) {
+            operands.push(self.calculated_sum()?);
+        }
+        Ok(match operands.pop() {
+            Some(only) if operands.is_empty() => only,
+            last => {
+                operands.extend(last);
+                Expr::Call(Function::Concat, operands)
+            }
+        })
+    }
+
+    fn calculated_sum(&mut self) -> Parsed {
         self.arithmetic(Self::product, |kind| match kind {
             Kind::Plus => Some(Arithmetic::Add),
             Kind::Minus => Some(Arithmetic::Subtract),
@@ -171,6 +207,16 @@ impl Parser<'_> {
                 operand => Expr::Negate(Box::new(operand)),
             });
         }
+        if self.is_routing() && self.eat_keyword("NOT") {
+            let operand = self.nested(Self::operand)?;
+            return Ok(Expr::Not(Box::new(operand)));
+        }
+        if self.eat(&Kind::LeftBrace) {
+            let mut name = self.name("a system property")?;
+            name.braced = true;
+            self.expect(&Kind::RightBrace, "'}'")?;
+            return Ok(Expr::Path(name));
+        }
         if self.eat(&Kind::LeftParen) {
             let inner = self.nested(Self::condition)?;
             self.expect(&Kind::RightParen, "')'")?;
@@ -207,7 +253,12 @@ impl Parser<'_> {
         let arguments = if *self.peek() == Kind::RightParen {
             Vec::new()
         } else {
-            self.nested(|parser| parser.list(Self::sum))?
+            let argument = if self.is_routing() {
+                Self::condition
+            } else {
+                Self::sum
+            };
+            self.nested(|parser| parser.list(argument))?
         };
         self.expect(&Kind::RightParen, "',' or ')'")?;
         let arity = function.arity();

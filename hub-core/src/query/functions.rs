@@ -41,6 +41,10 @@ pub(super) enum Function {
     Number(Calculation),
     /// The first number to the power of the second.
     Power,
+    /// The first argument that is not undefined, written `a ?? b`.
+    Coalesce,
+    /// Whether the body of a twin change event has a value at a path.
+    TwinChangeIncludes,
 }
 
 /// What a value may be.
@@ -105,15 +109,36 @@ const ROUTING: [(&str, Function); 25] = [
     ("UPPER", Function::Upper),
 ];
 
+/// What routing conditions know beside [`ROUTING`], or know by another meaning.
+const MESSAGES: [(&str, Function); 4] = [
+    // The guide: only where the value is of a primitive type.
+    ("IS_DEFINED", Function::Is(Kind::Primitive)),
+    // The guide's tables spell these two so; the engine has the underscore.
+    ("STARTSWITH", Function::StartsWith),
+    ("ENDSWITH", Function::EndsWith),
+    ("TWIN_CHANGE_INCLUDES", Function::TwinChangeIncludes),
+];
+
 impl Function {
     /// The function called `name`, or what to tell who asked for it.
     pub(super) fn find(name: &str, dialect: Dialect) -> Result<Self, &'static str> {
         let is = |known: &str| known.eq_ignore_ascii_case(name);
         let among = |known: &[(&str, Self)]| known.iter().find(|(name, _)| is(name)).map(|(_, f)| *f);
         let routing = among(&ROUTING);
-        let extension = routing.filter(|_| dialect == Dialect::Lenient);
-        if let Some(function) = among(&SERVICE).or(extension) {
+        let found = match dialect {
+            Dialect::Service => among(&SERVICE),
+            Dialect::Lenient => among(&SERVICE).or(routing),
+            Dialect::Routing => among(&MESSAGES).or(routing),
+        };
+        if let Some(function) = found {
             return Ok(function);
+        }
+        if dialect == Dialect::Routing {
+            return Err(if among(&SERVICE).is_some() {
+                "the function is available in twin queries only"
+            } else {
+                "unknown function"
+            });
         }
         Err(if ["COUNT", "AVG", "SUM", "MIN", "MAX"].into_iter().any(is) {
             "aggregates are allowed in the SELECT list only"
@@ -137,7 +162,8 @@ impl Function {
             | Self::Upper
             | Self::AsNumber
             | Self::Is(_)
-            | Self::Number(_) => 1..=1,
+            | Self::Number(_)
+            | Self::TwinChangeIncludes => 1..=1,
             Self::StartsWith
             | Self::EndsWith
             | Self::ArrayContains
@@ -146,14 +172,14 @@ impl Function {
             | Self::Power => 2..=2,
             Self::Substring => 2..=3,
             // As many as the text has room for.
-            Self::Concat => 1..=usize::MAX,
+            Self::Concat | Self::Coalesce => 1..=usize::MAX,
         }
     }
 
     /// Whether the argument must be a path: the question is about the path
     /// itself, not about a value.
     pub(super) fn takes_path(self) -> bool {
-        self == Self::IsDefined
+        matches!(self, Self::IsDefined | Self::TwinChangeIncludes)
     }
 
     /// Calls the function with `count` arguments; `argument` evaluates the one
@@ -170,6 +196,13 @@ impl Function {
         let texts = |holds: fn(&str, &str) -> bool| Some(holds(&text(0)?, &text(1)?).into());
         let result = match self {
             Self::IsDefined => Some((argument(0) != Value::Undefined).into()),
+            Self::Coalesce => (0..count).map(argument).find(|value| *value != Value::Undefined),
+            // A removed member is in the event as null; it counts as absent, as
+            // in the engine.
+            Self::TwinChangeIncludes => {
+                let found = argument(0);
+                Some((!matches!(found, Value::Undefined | Value::Null)).into())
+            }
             Self::StartsWith => texts(|text, part| text.starts_with(part)),
             Self::EndsWith => texts(|text, part| text.ends_with(part)),
             Self::Contains => texts(|text, part| text.contains(part)),

@@ -3,6 +3,7 @@
 //! Knows spelling only. Which words are keywords is for the parser to say,
 //! since most of them are legal in some places as names.
 
+use super::Dialect;
 use super::error::Fault;
 
 /// A token and the bytes of the text that it covers.
@@ -41,14 +42,21 @@ pub(super) enum Kind<'t> {
     LessOrEqual,
     Greater,
     GreaterOrEqual,
+    /// `||`, as are all that follow: in the routing dialect only.
+    Concatenate,
+    /// `??`
+    Coalesce,
+    LeftBrace,
+    RightBrace,
     /// Follows the last token of every text.
     End,
 }
 
 /// Cuts `text` into tokens; the last one is always [`Kind::End`].
-pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, Fault> {
+pub(super) fn tokens(text: &str, dialect: Dialect) -> Result<Vec<Token<'_>>, Fault> {
     let mut lexer = Lexer {
         text,
+        routing: dialect == Dialect::Routing,
         at: 0,
         after_dot: false,
         hyphens: false,
@@ -66,6 +74,8 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, Fault> {
 
 struct Lexer<'t> {
     text: &'t str,
+    /// Reads a condition of message routing.
+    routing: bool,
     at: usize,
     /// The previous token was a dot, so that a path continues.
     after_dot: bool,
@@ -77,6 +87,13 @@ struct Lexer<'t> {
 impl<'t> Lexer<'t> {
     fn token(&mut self) -> Result<Token<'t>, Fault> {
         self.skip(char::is_whitespace);
+        while self.routing && self.rest().starts_with("/*") {
+            let Some((comment, _)) = self.rest()[2..].split_once("*/") else {
+                return Err(Fault::new(self.at, "Unterminated comment: expected '*/'"));
+            };
+            self.at += comment.len() + 4;
+            self.skip(char::is_whitespace);
+        }
         let at = self.at;
         let kind = self.kind()?;
         self.after_dot = kind == Kind::Dot;
@@ -101,7 +118,11 @@ impl<'t> Lexer<'t> {
         self.at += first.len_utf8();
         Ok(match first {
             '\'' | '"' => Kind::Text(self.text_literal(start, first)?),
-            '[' if self.eat('[') => self.quoted(start)?,
+            '|' if self.routing && self.eat('|') => Kind::Concatenate,
+            '?' if self.routing && self.eat('?') => Kind::Coalesce,
+            '{' if self.routing => Kind::LeftBrace,
+            '}' if self.routing => Kind::RightBrace,
+            '[' if !self.routing && self.eat('[') => self.quoted(start)?,
             '[' => Kind::LeftBracket,
             ']' => Kind::RightBracket,
             '(' => Kind::LeftParen,
@@ -129,11 +150,12 @@ impl<'t> Lexer<'t> {
     ///
     /// `-` belongs to a key only between two characters of it, as in
     /// `tags.my-tag`; anywhere else it is the operator. The service's own
-    /// `$version` and `$metadata` never contain one.
+    /// `$version` and `$metadata` never contain one. In message routing every
+    /// name is one that people chose, or has hyphens of the service's own.
     fn word(&mut self) -> Kind<'t> {
         let start = self.at;
         self.begin_segment();
-        let hyphens = self.hyphens && !self.rest().starts_with('$');
+        let hyphens = self.routing || self.hyphens && !self.rest().starts_with('$');
         loop {
             self.skip(in_word);
             let mut following = self.rest().chars();
@@ -328,13 +350,17 @@ mod tests {
     use super::*;
 
     fn kinds(text: &str) -> Vec<Kind<'_>> {
-        let mut kinds: Vec<_> = tokens(text).unwrap().into_iter().map(|t| t.kind).collect();
+        let mut kinds: Vec<_> = tokens(text, Dialect::Service)
+            .unwrap()
+            .into_iter()
+            .map(|t| t.kind)
+            .collect();
         assert_eq!(kinds.pop(), Some(Kind::End));
         kinds
     }
 
     fn refusal(text: &str) -> (usize, String) {
-        let error = tokens(text).unwrap_err().locate(text);
+        let error = tokens(text, Dialect::Service).unwrap_err().locate(text);
         (error.column, error.message)
     }
 
@@ -354,7 +380,7 @@ mod tests {
         }
         assert_eq!(kinds("1-2"), [Kind::Number(1.0), Kind::Minus, Kind::Number(2.0)]);
         for text in ["12abc", "0x", "0xg", "1e", "1e+", "1e999", "1_000"] {
-            assert!(tokens(text).is_err(), "{text}");
+            assert!(tokens(text, Dialect::Service).is_err(), "{text}");
         }
         let digits = format!("0x{}", "f".repeat(40));
         assert_eq!(

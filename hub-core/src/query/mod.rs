@@ -18,6 +18,9 @@
 //! *undefined*, whatever is compared with it is undefined too, and only rows
 //! for which the whole condition is true match. `NOT tags.x = 1` therefore
 //! does not select devices without `tags.x`.
+//!
+//! Message routing has a dialect of its own for conditions about messages,
+//! [`Condition`]: the same stages, other names.
 
 mod ast;
 mod check;
@@ -26,6 +29,7 @@ mod eval;
 mod expression;
 mod functions;
 mod lexer;
+mod message;
 mod parser;
 mod plan;
 mod row;
@@ -47,6 +51,7 @@ use error::Fault;
 use value::Truth;
 
 pub use error::QueryError;
+pub use message::{Condition, Reference, Step, SystemReference};
 pub use plan::{Equality, ValueKey};
 pub use row::{Attribute, Path, Row, walk};
 pub use select::{Aggregation, Grouping, Projection, Selection};
@@ -148,12 +153,7 @@ impl Query {
     pub fn condition_attributes(&self) -> Vec<Attribute> {
         let mut attributes = Vec::new();
         if let Some(condition) = &self.condition {
-            // Every name of an expression is seen by mapping it.
-            let visited = condition.clone().try_map(&mut |path: Path| {
-                attributes.push(path.attribute());
-                Ok::<_, std::convert::Infallible>(path)
-            });
-            debug_assert!(visited.is_ok());
+            condition.visit(&mut |path| attributes.push(path.attribute()));
         }
         attributes
     }
@@ -201,6 +201,11 @@ pub enum Dialect {
     /// asks about a message), and lists in parentheses, `IN ('a', 'b')`. The
     /// service answers 400 to these.
     Lenient,
+    /// Conditions of message routing, which [`Condition::parse`] reads: about
+    /// messages, with the functions of routing, `||`, `??`, comments, and without
+    /// `IN` and `[[ ]]`. There are no queries in it, so that [`Query::parse_in`]
+    /// refuses every text.
+    Routing,
 }
 
 /// The collection that a query is over.

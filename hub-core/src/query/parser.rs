@@ -4,9 +4,11 @@
 //! are here, conditions in [`expression`](super::expression).
 
 use super::Dialect;
-use super::ast::{Column, Expr, Item, Items, Measure, Name, Segment, Statement};
+use super::ast::{Column, Expr, Form, Item, Items, Measure, Name, Segment, Statement};
 use super::error::Fault;
 use super::lexer::{self, Kind, Token};
+use super::value::Literal;
+use crate::events;
 use crate::limits;
 
 /// Words that a path can contain only in `[[ ]]`.
@@ -29,6 +31,9 @@ const RESERVED: &[&str] = &[
     "UNDEFINED",
 ];
 
+/// Words that a routing condition cannot have as the name of a property.
+const RESERVED_IN_ROUTING: &[&str] = &["AND", "OR", "NOT", "TRUE", "FALSE", "NULL", "UNDEFINED"];
+
 /// What people try because SQL has it, and this language does not.
 const UNSUPPORTED: &[&str] = &[
     "BETWEEN", "DISTINCT", "EXISTS", "HAVING", "IS", "JOIN", "LIKE", "LIMIT", "OFFSET", "ORDER", "UNION",
@@ -42,10 +47,24 @@ pub(super) fn statement(text: &str, dialect: Dialect) -> Result<Statement, Fault
     Ok(statement)
 }
 
+/// Reads the condition of a route with this source; nothing at all is true.
+pub(super) fn routing_condition(text: &str, source: events::Source) -> Result<Expr<Name>, Fault> {
+    let mut parser = Parser::new(text, Dialect::Routing)?;
+    parser.source = Some(source);
+    if *parser.peek() == Kind::End {
+        return Ok(Expr::Literal(Literal::Bool(true)));
+    }
+    let condition = parser.condition()?;
+    parser.expect(&Kind::End, "the end of the condition")?;
+    Ok(condition)
+}
+
 /// A reading position in the tokens of a text.
 pub(super) struct Parser<'t> {
     text: &'t str,
     pub(super) dialect: Dialect,
+    /// The source of the route that has the condition.
+    pub(super) source: Option<events::Source>,
     /// Ends with [`Kind::End`], which is never passed.
     tokens: Vec<Token<'t>>,
     next: usize,
@@ -58,7 +77,8 @@ impl<'t> Parser<'t> {
         Ok(Self {
             text,
             dialect,
-            tokens: lexer::tokens(text)?,
+            source: None,
+            tokens: lexer::tokens(text, dialect)?,
             next: 0,
             depth: 0,
         })
@@ -66,6 +86,9 @@ impl<'t> Parser<'t> {
 
     /// `SELECT [TOP n] items FROM collection [WHERE condition] [GROUP BY paths]`
     fn statement(&mut self) -> Result<Statement, Fault> {
+        if self.is_routing() {
+            return Err(self.unexpected("a condition: message routing has no queries"));
+        }
         self.expect_keyword("SELECT")?;
         let top = if self.eat_keyword("TOP") {
             Some(self.count()?)
@@ -166,16 +189,46 @@ impl<'t> Parser<'t> {
     pub(super) fn name(&mut self, expected: &str) -> Result<Name, Fault> {
         let at = self.at();
         let mut segments = vec![self.segment(expected)?];
-        while self.eat(&Kind::Dot) {
-            segments.push(self.segment("a path segment")?);
+        loop {
+            if self.eat(&Kind::Dot) {
+                segments.push(self.segment("a path segment")?);
+            } else if self.is_routing() && self.eat(&Kind::LeftBracket) {
+                segments.push(self.index()?);
+            } else {
+                break;
+            }
         }
-        Ok(Name { segments, at })
+        Ok(Name {
+            segments,
+            at,
+            braced: false,
+        })
+    }
+
+    /// `0]`, the place of an array's element, its opening bracket consumed.
+    fn index(&mut self) -> Result<Segment, Fault> {
+        // Every integer below is exact in a double.
+        const LIMIT: f64 = 4_294_967_296.0;
+        let index = match *self.peek() {
+            Kind::Number(n) if n.fract() == 0.0 && n < LIMIT => n as usize,
+            _ => return Err(self.unexpected("the index of an element")),
+        };
+        self.advance();
+        self.expect(&Kind::RightBracket, "']'")?;
+        Ok(Segment {
+            text: format!("[{index}]").into(),
+            form: Form::Index(index),
+        })
+    }
+
+    pub(super) fn is_routing(&self) -> bool {
+        self.dialect == Dialect::Routing
     }
 
     fn segment(&mut self, expected: &str) -> Result<Segment, Fault> {
-        let (text, quoted) = match *self.peek() {
-            Kind::Word(word) if !is_reserved(word) => (word, false),
-            Kind::Quoted(text) => (text, true),
+        let (text, form) = match *self.peek() {
+            Kind::Word(word) if !self.is_reserved(word) => (word, Form::Plain),
+            Kind::Quoted(text) => (text, Form::Quoted),
             Kind::Word(word) if self.follows_dot() => {
                 return Err(self.fault(&format!("a reserved word must be quoted, [[{word}]]")));
             }
@@ -184,14 +237,16 @@ impl<'t> Parser<'t> {
         self.advance();
         Ok(Segment {
             text: text.into(),
-            quoted,
+            form,
         })
     }
 
     /// The next word if a parenthesis follows it and it is not reserved.
     pub(super) fn called_word(&self) -> Option<&'t str> {
         match (self.peek(), self.tokens.get(self.next + 1)?) {
-            (Kind::Word(word), after) if after.kind == Kind::LeftParen && !is_reserved(word) => Some(word),
+            (Kind::Word(word), after) if after.kind == Kind::LeftParen && !self.is_reserved(word) => {
+                Some(word)
+            }
             _ => None,
         }
     }
@@ -300,16 +355,22 @@ impl<'t> Parser<'t> {
         Fault::unexpected(self.at(), input, Some(hint))
     }
 
+    fn is_reserved(&self, word: &str) -> bool {
+        let reserved = match self.dialect {
+            Dialect::Service | Dialect::Lenient => RESERVED,
+            // Below $body and $twin any word is a key.
+            Dialect::Routing if self.follows_dot() => return false,
+            Dialect::Routing => RESERVED_IN_ROUTING,
+        };
+        reserved
+            .iter()
+            .any(|reserved| reserved.eq_ignore_ascii_case(word))
+    }
+
     fn follows_dot(&self) -> bool {
         self.next
             .checked_sub(1)
             .and_then(|previous| self.tokens.get(previous))
             .is_some_and(|token| token.kind == Kind::Dot)
     }
-}
-
-fn is_reserved(word: &str) -> bool {
-    RESERVED
-        .iter()
-        .any(|reserved| reserved.eq_ignore_ascii_case(word))
 }

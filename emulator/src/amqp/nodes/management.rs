@@ -1,8 +1,10 @@
-//! `$management`: what Event Hubs clients ask about the stream before they read.
+//! `$management`: what Event Hubs clients ask about a stream before they read.
 //!
 //! A request is a message with application properties: `operation` is `READ`,
 //! `type` says of what. The answer's body is a map. Source: what the clients
 //! send and look for.
+
+use std::sync::Arc;
 
 use amqp_wire::Value;
 use amqp_wire::engine::{Engine, Event};
@@ -12,6 +14,7 @@ use hub_core::events::PartitionInfo;
 
 use super::Ctx;
 use super::partition::{last_enqueued, last_offset, last_sequence};
+use crate::amqp::address::{Address, Events, EventsName, EventsNode};
 use crate::amqp::condition;
 use crate::amqp::reply::{self, Reply};
 use crate::hub::HubState;
@@ -41,9 +44,21 @@ impl From<Refusal> for Reply {
 
 /// Takes a request and answers it.
 pub(super) fn on_event(event: Event, engine: &mut Engine, ctx: &mut Ctx<'_>) {
+    let link = match &event {
+        Event::Message { link, .. } => Some(*link),
+        _ => None,
+    };
     reply::on_event(event, engine, ctx, |request, ctx| {
-        check_token(ctx.hub, request)
-            .and_then(|()| read(&ctx.hub.events, request))
+        let address = link.and_then(|link| Some(&ctx.shared.links.get(&link)?.address));
+        let entity = match address {
+            Some(Address::Events(events)) => events.name.entity(),
+            _ => None,
+        };
+        stream_of(ctx.hub, entity, request)
+            .and_then(|stream| {
+                check_right(ctx, stream.name(), request)?;
+                read(&stream, request)
+            })
             .map_or_else(Reply::from, |body| Reply {
                 body: Body::Value(body),
                 ..Reply::new(200, "OK")
@@ -51,17 +66,46 @@ pub(super) fn on_event(event: Event, engine: &mut Engine, ctx: &mut Ctx<'_>) {
     });
 }
 
+/// The stream that a request is about: what it names, otherwise what its link is
+/// attached to, which without a name is the built-in one.
+fn stream_of(hub: &HubState, entity: Option<&str>, request: &Message) -> Result<Arc<EventStream>, Refusal> {
+    let named = request.application_property("name").and_then(Value::as_str);
+    let is_other = |name: &str| entity.is_some_and(|entity| !entity.eq_ignore_ascii_case(name));
+    match named {
+        Some(name) if is_other(name) => None,
+        Some(name) => hub.events.stream(name),
+        None => match entity {
+            Some(entity) => hub.events.stream(entity),
+            None => Some(hub.events.built_in().clone()),
+        },
+    }
+    .ok_or_else(|| {
+        let name: String = named.or(entity).unwrap_or_default().chars().take(120).collect();
+        not_found(format!("there is no {name:?}"))
+    })
+}
+
 /// Clients show their token again with every request. One that does not has
 /// shown it to the connection.
-fn check_token(hub: &HubState, request: &Message) -> Result<(), Refusal> {
+fn check_right(ctx: &Ctx<'_>, entity: &str, request: &Message) -> Result<(), Refusal> {
     let token = match request.application_property("security_token") {
-        None | Some(Value::Null) => return Ok(()),
-        Some(Value::Binary(bytes)) => std::str::from_utf8(bytes).ok(),
-        Some(other) => other.as_str(),
+        None | Some(Value::Null) => None,
+        Some(Value::Binary(bytes)) => Some(std::str::from_utf8(bytes).ok()),
+        Some(other) => Some(other.as_str()),
     };
-    let path = format!("{}/$management", hub.events.hub_name());
-    let paths = [path.as_str(), "messages/events/$management"];
-    if token.is_some_and(|token| hub.authorize_events(token, &paths).is_ok()) {
+    let node = EventsNode::Management;
+    let may = match token {
+        Some(token) => {
+            let paths = ctx.hub.event_paths(Some(entity), &node.path());
+            token.is_some_and(|token| ctx.hub.authorize_events(token, &paths).is_ok())
+        }
+        None => {
+            let name = EventsName::EventHub(entity.into());
+            let address = Address::Events(Events { name, node });
+            ctx.shared.caller.may(ctx.hub, &address).is_ok()
+        }
+    };
+    if may {
         return Ok(());
     }
     Err(Refusal {
@@ -72,17 +116,10 @@ fn check_token(hub: &HubState, request: &Message) -> Result<(), Refusal> {
 }
 
 fn read(events: &EventStream, request: &Message) -> Result<Value, Refusal> {
-    let entity = events.hub_name();
+    let entity = events.name();
     let text = |name| request.application_property(name).and_then(Value::as_str);
     if text("operation") != Some("READ") {
         return Err(bad_request("the operation is not READ".into()));
-    }
-    // A request without a name means the stream that the link is about.
-    if let Some(name) = text("name")
-        && !name.eq_ignore_ascii_case(entity)
-    {
-        let name: String = name.chars().take(120).collect();
-        return Err(not_found(format!("there is no {name:?}")));
     }
     match text("type") {
         Some(HUB) => Ok(hub(events, entity)),

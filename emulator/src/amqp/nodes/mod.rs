@@ -238,24 +238,21 @@ pub(super) fn attach(
     }
 }
 
-/// Lets a link to the event stream in. Readers of the hub's own name for it are
+/// Lets a link to an event stream in. Readers of the hub's own name for it are
 /// sent to the Event-Hub-compatible one, unless they know of partitions.
 fn attach_events(events: &Events, attach: &Attach, ctx: &mut Ctx<'_>) -> Result<Attached, Error> {
-    let stream = &ctx.hub.events;
-    match &events.name {
-        EventsName::EventHub(name) if !name.eq_ignore_ascii_case(stream.hub_name()) => {
-            return Err(condition::not_found());
-        }
+    let stream = match &events.name {
+        EventsName::EventHub(name) => ctx.hub.events.stream(name).ok_or_else(condition::not_found)?,
         EventsName::Messages if !matches!(events.node, EventsNode::Partition { .. }) => {
             return Err(redirect::to_event_hub(ctx.hub, &events.node));
         }
-        _ => {}
-    }
+        EventsName::Messages | EventsName::None => ctx.hub.events.built_in().clone(),
+    };
     match (&events.node, attach.role) {
         (EventsNode::Management, Role::Sender) => Ok(Attached::new(Node::Management)),
         (EventsNode::Management, Role::Receiver) => Ok(Attached::new(Node::Replies)),
         (EventsNode::Partition { group, partition }, Role::Receiver) => {
-            let (reader, reply) = PartitionReader::attach(ctx.hub, group, partition, attach)?;
+            let (reader, reply) = PartitionReader::attach(&stream, group, partition, attach)?;
             Ok(Attached {
                 reply,
                 ..Attached::new(Node::Partition(Box::new(reader)))

@@ -1,5 +1,6 @@
-//! A reader of one partition of the event stream: the hub's Event-Hub-compatible
-//! endpoint, `{hub}/ConsumerGroups/{group}/Partitions/{number}`.
+//! A reader of one partition of an event stream: the hub's Event-Hub-compatible
+//! endpoint, `{hub}/ConsumerGroups/{group}/Partitions/{number}`, or by their names
+//! those of the streams that events are routed to.
 //!
 //! The link holds a cursor and nothing else. Whenever the client has given
 //! credit and the connection has room, events are copied from the partition,
@@ -29,8 +30,7 @@ use self::message::Encoder;
 pub(super) use self::message::{last_enqueued, last_offset, last_sequence};
 use super::{Ctx, has_room};
 use crate::amqp::condition as conditions;
-use crate::hub::HubState;
-use crate::hub::events::{EventReader, OpenError, ReadEnd};
+use crate::hub::events::{EventReader, EventStream, OpenError, ReadEnd};
 
 /// Events taken from the partition at once, so that one reader's share of a
 /// connection's turn is small.
@@ -65,7 +65,7 @@ impl PartitionReader {
     /// When there is no such group or partition, the start is none, or others
     /// have the place.
     pub(super) fn attach(
-        hub: &Arc<HubState>,
+        stream: &Arc<EventStream>,
         group: &str,
         partition: &str,
         attach: &Attach,
@@ -73,8 +73,7 @@ impl PartitionReader {
         let wishes = Wishes::of(attach)?;
         // A number that is none is a partition that is not there.
         let partition = partition.parse().unwrap_or(usize::MAX);
-        let reader = hub
-            .events
+        let reader = stream
             .open(group, partition, wishes.start, wishes.epoch)
             .map_err(|error| refusal(&error))?;
         let offered = wishes.metrics.then(|| Array::of_symbols([RUNTIME_METRIC]));
@@ -183,7 +182,7 @@ fn refusal(error: &OpenError) -> Error {
 fn ending(end: ReadEnd) -> Error {
     let condition = match end {
         ReadEnd::Stolen => conditions::STOLEN,
-        ReadEnd::GroupDeleted => return conditions::no_such_entity(end),
+        ReadEnd::GroupDeleted | ReadEnd::EndpointGone => return conditions::no_such_entity(end),
         ReadEnd::Reset => conditions::DETACH_FORCED,
     };
     Error::new(condition, end.to_string())

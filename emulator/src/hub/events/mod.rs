@@ -1,138 +1,236 @@
-//! The hub's event stream: telemetry and the hub's own events in partitions,
-//! which back ends read.
+//! Events: telemetry and what the hub itself reports of its devices, on their
+//! way to the endpoints that back ends read.
 //!
 //! Whoever accepts a message or changes a device appends here, before the
 //! sender is answered; a change of a device appends under that device's lock, so
-//! that its events have the order of its changes. A partition's lock is the
-//! last that is taken, and held to copy bytes only. Readers ([`reader`]) take
-//! copies at their own pace and are woken when there is something new. How
-//! events travel is for the protocols; the rules are in `hub_core::events`.
+//! that its events have the order of its changes. [`Events::append`] asks the
+//! routing where an event goes and keeps it there: each endpoint is a log of its
+//! own ([`stream`]), the built-in one among them, so that no endpoint holds up a
+//! device or another endpoint. Streams are read over AMQP at the readers' pace;
+//! what directories and webhooks get, tasks of theirs ([`sinks`]) read from their
+//! logs. The rules are in `hub_core::events` and `hub_core::routing`; how events
+//! travel is for the protocols.
 
+mod endpoint;
+mod health;
 pub(crate) mod journal;
 pub(crate) mod json;
 mod presence;
 mod reader;
+mod routes;
 mod settings;
+mod sinks;
+mod stream;
 pub(crate) mod tally;
 
-use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
-use hub_core::events::{
-    ConnectionChange, ConnectionSequence, ConsumerGroups, Draft, Event, GroupError, Notice, Notification,
-    Origin, Partition, PartitionInfo, ReaderId, Source, partition_of,
-};
+use hub_core::events::{ConnectionChange, ConnectionSequence, Notice, Notification, Origin, Source};
 use hub_core::ids::Target;
 use hub_core::property_bag::Bag;
+use hub_core::routing::{Message, Routing, RoutingError, SenderTwin};
 use hub_core::time::Timestamp;
+use hub_core::twin::Twin;
 use job_service::Clock;
-use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+pub(crate) use endpoint::Endpoint;
 use journal::{Happening, Journal, Kind, RouteNames};
 pub(crate) use presence::Presence;
-use reader::Ending;
 pub use reader::{EventReader, OpenError, ReadEnd};
+use routes::Routes;
+pub(crate) use routes::check_names;
 pub use settings::EventSettings;
+pub(crate) use sinks::ORIGIN;
+pub(crate) use stream::EventStream;
 use tally::Totals;
 
 use super::counters::Counters;
+use super::row::SectionsRow;
 
-/// The stream.
-pub(crate) struct EventStream {
-    settings: EventSettings,
+/// All endpoints, and the way to them.
+pub(crate) struct Events {
     hub_name: Box<str>,
+    /// Tells this hub from others, on requests to webhooks.
+    instance: String,
     clock: Clock,
     counters: Arc<Counters>,
-    created: Timestamp,
-    slots: Box<[Slot]>,
-    /// Events so far. Grows under the lock of the partition that the event goes
-    /// to: whoever reads it and then locks a partition finds all up to it.
-    positions: AtomicU64,
-    readers: Mutex<Readers>,
+    built_in: Arc<Endpoint>,
+    /// What is in force when nobody has changed it.
+    initial: Routing,
+    routes: RwLock<Arc<Routes>>,
+    /// Whether everything that is wanted goes to the built-in endpoint as it is:
+    /// then nothing of `routes` is looked at. Both follow `routes`.
+    is_direct: AtomicBool,
+    /// The sources that are wanted, a bit for each.
+    wanted: AtomicU8,
     connections: Mutex<ConnectionSequence>,
+    /// Where the tasks of endpoints run, once the hub does.
+    tasks: OnceLock<Tasks>,
     /// What happens, for those who watch.
     pub(crate) journal: Arc<Journal>,
     /// How many events of each kind there were.
     pub(crate) totals: Totals,
 }
 
-/// A partition, and the call to those who wait for its next event.
-struct Slot {
-    log: Mutex<Partition>,
-    news: Arc<Notify>,
+/// Where tasks run, and how they learn that the hub stops.
+#[derive(Clone)]
+struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
 }
 
-#[derive(Default)]
-struct Readers {
-    groups: ConsumerGroups,
-    endings: BTreeMap<ReaderId, Arc<Ending>>,
-}
-
-impl Readers {
-    fn new(settings: &EventSettings) -> Self {
-        let mut groups = ConsumerGroups::default();
-        for name in settings.consumer_groups() {
-            // They were checked when they were set.
-            let _ = groups.create(name);
-        }
-        Self {
-            groups,
-            endings: BTreeMap::new(),
-        }
-    }
-
-    /// Ends readers; they find out when they read next.
-    fn end(&mut self, readers: &[ReaderId], end: ReadEnd) {
-        for reader in readers {
-            if let Some(ending) = self.endings.remove(reader) {
-                ending.set(end);
-            }
-        }
-    }
-}
-
-impl EventStream {
+impl Events {
+    /// The endpoints of a routing configuration, without one those of
+    /// [`EventSettings::sources`]. [`check_names`] has passed it.
     pub(crate) fn new(
         settings: EventSettings,
+        routing: Option<Routing>,
         host_name: &str,
         clock: Clock,
         counters: Arc<Counters>,
     ) -> Self {
-        let slot = || Slot {
-            log: Mutex::new(Partition::new(settings.retention)),
-            news: Arc::default(),
-        };
-        Self {
-            hub_name: host_name.split('.').next().unwrap_or_default().into(),
-            created: clock.now(),
-            slots: std::iter::repeat_with(slot)
-                .take(settings.partitions().get())
-                .collect(),
-            positions: AtomicU64::new(0),
-            readers: Mutex::new(Readers::new(&settings)),
-            connections: Mutex::default(),
+        let hub_name = hub_name(host_name);
+        let initial = routing.unwrap_or_else(|| settings.routing());
+        let stream = EventStream::new(hub_name, settings, clock.clone(), counters.clone());
+        let built_in = Arc::new(Endpoint::built_in(stream));
+        let (routes, _) = Routes::replace(None, initial.clone(), &built_in);
+        let events = Self {
+            hub_name: hub_name.into(),
+            instance: uuid::Uuid::new_v4().to_string(),
             journal: Arc::new(Journal::new(clock.clone())),
             totals: Totals::default(),
-            settings,
             clock,
             counters,
-        }
+            built_in,
+            initial,
+            is_direct: AtomicBool::new(true),
+            wanted: AtomicU8::new(0),
+            routes: RwLock::new(Arc::new(routes)),
+            connections: Mutex::default(),
+            tasks: OnceLock::new(),
+        };
+        events.follow(&events.routes());
+        events
     }
 
-    /// The hub's name, which is also the stream's Event-Hub-compatible name: the
-    /// first label of the host name.
+    /// Lets the tasks of endpoints run, now and when others are configured.
+    pub(crate) fn start(&self, tracker: &TaskTracker, stop: &CancellationToken) {
+        let tasks = Tasks {
+            tracker: tracker.clone(),
+            stop: stop.clone(),
+        };
+        // A hub starts once.
+        let tasks = self.tasks.get_or_init(|| tasks);
+        self.run(&self.routes(), tasks);
+    }
+
+    /// The hub's name, which is also the Event-Hub-compatible name of the built-in
+    /// endpoint: the first label of the host name.
     pub(crate) fn hub_name(&self) -> &str {
         &self.hub_name
     }
 
-    /// When the stream was made.
-    pub(crate) fn created(&self) -> Timestamp {
-        self.created
+    /// The mark on the requests to its webhooks, in the header [`ORIGIN`].
+    pub(crate) fn instance(&self) -> &str {
+        &self.instance
     }
 
-    /// Keeps an event. When this returns, readers can see it.
+    /// The log of the built-in endpoint.
+    pub(crate) fn built_in(&self) -> &Arc<EventStream> {
+        &self.built_in.stream
+    }
+
+    /// The log that readers call by this name, in any case: the hub's name stands
+    /// for the built-in endpoint, that of a stream for the stream.
+    pub(crate) fn stream(&self, name: &str) -> Option<Arc<EventStream>> {
+        if name.eq_ignore_ascii_case(&self.hub_name) {
+            return Some(self.built_in().clone());
+        }
+        self.routes().stream(name).cloned()
+    }
+
+    /// Every endpoint, the built-in one first.
+    pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        let mut all = vec![self.built_in.clone()];
+        all.extend(self.routes().endpoints().iter().cloned());
+        all
+    }
+
+    /// The endpoint of a name that routes use, in any case.
+    pub(crate) fn endpoint(&self, name: &str) -> Option<Arc<Endpoint>> {
+        let routes = self.routes();
+        let id = routes.routing().endpoint_id(name)?;
+        routes.endpoint(id).cloned()
+    }
+
+    /// The configuration and the endpoints that are in force.
+    pub(crate) fn routes(&self) -> Arc<Routes> {
+        self.read_routes().clone()
+    }
+
+    fn read_routes(&self) -> RwLockReadGuard<'_, Arc<Routes>> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a configuration into force. Endpoints that are in both, with the same
+    /// settings, go on as they are; readers of others end.
+    ///
+    /// # Errors
+    /// As [`check_names`]; nothing has changed then.
+    pub(crate) fn set_routing(&self, routing: Routing) -> Result<(), RoutingError> {
+        check_names(&routing, &self.hub_name)?;
+        self.replace(Some(routing));
+        Ok(())
+    }
+
+    /// Puts a configuration into force, or the first one with all of its
+    /// endpoints made anew.
+    fn replace(&self, routing: Option<Routing>) {
+        let (routes, gone) = {
+            let mut current = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+            let former = routing.is_some().then_some(&**current);
+            let routing = routing.unwrap_or_else(|| self.initial.clone());
+            let (routes, mut gone) = Routes::replace(former, routing, &self.built_in);
+            if former.is_none() {
+                gone = current.endpoints().to_vec();
+            }
+            let routes = Arc::new(routes);
+            *current = routes.clone();
+            // Under the lock, so that the last to replace it is also the one
+            // that is followed.
+            self.follow(&routes);
+            (routes, gone)
+        };
+        for endpoint in gone {
+            endpoint.end();
+        }
+        if let Some(tasks) = self.tasks.get() {
+            self.run(&routes, tasks);
+        }
+    }
+
+    /// Starts the tasks of endpoints that have none yet.
+    fn run(&self, routes: &Routes, tasks: &Tasks) {
+        for endpoint in routes.endpoints() {
+            sinks::spawn(endpoint, &self.clock, &self.instance, tasks);
+        }
+    }
+
+    fn follow(&self, routes: &Routes) {
+        let wanted = Source::ALL
+            .iter()
+            .filter(|source| routes.routing().wants(**source))
+            .fold(0, |all, source| all | bit(*source));
+        self.wanted.store(wanted, Ordering::Release);
+        self.is_direct.store(routes.is_direct(), Ordering::Release);
+    }
+
+    /// Keeps a message wherever it goes and shows it to those who watch. When
+    /// this returns, readers can see it. `twin` is the way to the twin of whom it
+    /// is from or about.
     pub(crate) fn append(
         &self,
         source: Source,
@@ -140,27 +238,34 @@ impl EventStream {
         bag: &Bag<'_>,
         body: &[u8],
         now: Timestamp,
+        twin: &dyn SenderTwin,
     ) {
-        let partitions = NonZeroUsize::new(self.slots.len()).unwrap_or(NonZeroUsize::MIN);
-        let Some(slot) = self.slots.get(partition_of(&origin.target.device, partitions)) else {
-            return;
-        };
-        {
-            let mut log = slot.lock();
-            let draft = Draft {
+        let mut names = None;
+        if self.is_direct.load(Ordering::Acquire) {
+            self.built_in.stream.append(source, origin, bag, body, now);
+        } else {
+            let message = Message {
                 source,
-                position: self.positions.fetch_add(1, Ordering::AcqRel) + 1,
                 origin,
                 bag,
                 body,
+                enqueued: now,
+                twin: Some(twin),
             };
-            log.append(&draft, now);
+            let routes = self.routes();
+            let decision = routes.deliver(&message, origin, &self.hub_name);
+            if decision.endpoints.is_empty() {
+                self.counters.events_orphaned.add(1);
+            }
+            if self.journal.is_active() {
+                names = Some(routes.names(&decision));
+            }
         }
-        slot.news.notify_waiters();
+        self.show(source, origin, bag, body, now, names.as_ref());
     }
 
     /// Shows a message to those who watch; `routes` are those that it took.
-    pub(crate) fn show(
+    fn show(
         &self,
         source: Source,
         origin: &Arc<Origin>,
@@ -180,193 +285,109 @@ impl EventStream {
         });
     }
 
-    /// Whether events of this source are kept.
+    /// Whether a route has events of this source.
     pub(crate) fn keeps(&self, source: Source) -> bool {
-        self.settings.sources.contains(source)
+        self.wanted.load(Ordering::Acquire) & bit(source) != 0
     }
 
-    /// Whether events of this source are to be made: they are kept, or somebody
-    /// watches.
+    /// Whether events of this source are to be made: a route has them, or
+    /// somebody watches.
     pub(crate) fn wants(&self, source: Source) -> bool {
         self.keeps(source) || self.journal.is_active()
     }
 
     /// Keeps an event of the hub itself and shows it to those who watch, as far
-    /// as its source is wanted; `make` is called only then.
+    /// as its source is wanted; `make` is called only then. `twin` is that of whom
+    /// it is about.
     pub(crate) fn notify(
         &self,
         source: Source,
         target: &Target,
+        twin: &Twin,
         now: Timestamp,
         make: impl FnOnce(&Notice<'_>) -> Notification,
     ) {
         if !self.wants(source) {
             return;
         }
+        let (origin, notification) = self.made(target, now, make);
+        let bag = Bag::from(&notification.properties);
+        let (source, body) = (notification.source, &notification.body);
+        if self.keeps(source) {
+            self.append(source, &origin, &bag, body, now, &SectionsRow(twin));
+            self.counters.events_emitted.add(1);
+        } else {
+            self.show(source, &origin, &bag, body, now, None);
+        }
+    }
+
+    fn made(
+        &self,
+        target: &Target,
+        at: Timestamp,
+        make: impl FnOnce(&Notice<'_>) -> Notification,
+    ) -> (Arc<Origin>, Notification) {
         let notification = make(&Notice {
             hub_name: &self.hub_name,
             target,
-            at: now,
+            at,
             correlation_id: &uuid::Uuid::new_v4().to_string(),
         });
         let origin = Arc::new(Origin {
             target: target.clone(),
             sender: None,
         });
-        let bag = Bag::from(&notification.properties);
-        let (source, body) = (notification.source, &notification.body);
-        if self.keeps(source) {
-            self.append(source, &origin, &bag, body, now);
-            self.counters.events_emitted.add(1);
-        }
-        self.show(source, &origin, &bag, body, now, None);
+        (origin, notification)
     }
 
     /// Shows those who watch that a connection begins or ends, unless that is
     /// what connection state events are kept for: they have their own rule for
     /// when a device is there.
     pub(crate) fn show_connection(&self, target: &Target, change: ConnectionChange) {
-        if !self.keeps(Source::DeviceConnectionState) {
-            self.notify_connection(target, change);
+        if self.keeps(Source::DeviceConnectionState) || !self.journal.is_active() {
+            return;
         }
+        let now = self.clock.now();
+        let (origin, notification) =
+            self.made(target, now, |notice| self.connection_notice(notice, change, now));
+        let bag = Bag::from(&notification.properties);
+        self.show(notification.source, &origin, &bag, &notification.body, now, None);
     }
 
-    fn notify_connection(&self, target: &Target, change: ConnectionChange) {
+    fn connection_notice(
+        &self,
+        notice: &Notice<'_>,
+        change: ConnectionChange,
+        now: Timestamp,
+    ) -> Notification {
+        let mut numbers = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        notice.connection(change, &numbers.next(now))
+    }
+
+    fn notify_connection(&self, target: &Target, twin: &Twin, change: ConnectionChange) {
         let now = self.clock.now();
-        self.notify(Source::DeviceConnectionState, target, now, |notice| {
-            let mut numbers = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-            notice.connection(change, &numbers.next(now))
+        self.notify(Source::DeviceConnectionState, target, twin, now, |notice| {
+            self.connection_notice(notice, change, now)
         });
     }
 
-    /// The ends of every partition, in their order.
-    pub(crate) fn partitions(&self) -> Vec<PartitionInfo> {
-        let now = self.clock.now();
-        self.slots.iter().map(|slot| slot.info(now)).collect()
-    }
-
-    /// Up to `max` events of a partition from `sequence` on; `None` when there
-    /// is no such partition. For a look at the stream: readers have their places.
-    pub(crate) fn peek(&self, partition: usize, sequence: u64, max: usize) -> Option<Vec<Event>> {
-        let slot = self.slots.get(partition)?;
-        slot.lock().expire(self.clock.now());
-        Some(slot.read_to(sequence, max, u64::MAX, |_| true))
-    }
-
-    /// Up to `max` events of a source behind `position` in the whole hub's events,
-    /// of all partitions and in the order of their positions.
-    pub(crate) fn after_position(&self, source: Source, position: u64, max: usize) -> Vec<Event> {
-        // An event in one partition must not hide a smaller one that is about
-        // to enter another.
-        let last = self.positions.load(Ordering::Acquire);
-        let (now, mut events) = (self.clock.now(), Vec::new());
-        for slot in &self.slots {
-            let from = {
-                let mut log = slot.lock();
-                log.expire(now);
-                log.after_position(position)
-            };
-            events.extend(slot.read_to(from, max, last, |event| event.source == source));
-        }
-        events.sort_unstable_by_key(|event| event.position);
-        events.truncate(max);
-        events
-    }
-
-    /// Names of the consumer groups.
-    pub(crate) fn consumer_groups(&self) -> Vec<String> {
-        self.lock_readers().groups.names().map(str::to_owned).collect()
-    }
-
-    /// Makes a consumer group, if it is not there.
-    ///
-    /// # Errors
-    /// For a name that is not legal, or one group too many.
-    pub(crate) fn create_consumer_group(&self, name: &str) -> Result<bool, GroupError> {
-        self.lock_readers().groups.create(name)
-    }
-
-    /// Removes a consumer group; its readers end.
-    ///
-    /// # Errors
-    /// When there is no such group, or it is `$Default`.
-    pub(crate) fn delete_consumer_group(&self, name: &str) -> Result<(), GroupError> {
-        {
-            let mut readers = self.lock_readers();
-            let gone = readers.groups.delete(name)?;
-            readers.end(&gone, ReadEnd::GroupDeleted);
-        }
-        self.wake_all();
-        Ok(())
-    }
-
-    /// Forgets all events and the consumer groups that were made meanwhile;
-    /// readers end.
+    /// Forgets all events, the consumer groups that were made meanwhile and any
+    /// other configuration than the first; readers end.
     pub(crate) fn clear(&self) {
-        {
-            let mut readers = self.lock_readers();
-            let former = std::mem::replace(&mut *readers, Readers::new(&self.settings));
-            for ending in former.endings.into_values() {
-                ending.set(ReadEnd::Reset);
-            }
-            // All at once, so that no event enters with a position from before.
-            let mut logs: Vec<_> = self.slots.iter().map(Slot::lock).collect();
-            for log in &mut logs {
-                **log = Partition::new(self.settings.retention);
-            }
-            self.positions.store(0, Ordering::Release);
-        }
+        self.replace(None);
+        self.built_in.stream.clear(ReadEnd::Reset);
+        self.built_in.health.clear();
         self.journal.clear();
         self.totals.reset();
-        self.wake_all();
-    }
-
-    fn wake_all(&self) {
-        for slot in &self.slots {
-            slot.news.notify_waiters();
-        }
-    }
-
-    fn lock_readers(&self) -> MutexGuard<'_, Readers> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Slot {
-    fn lock(&self) -> MutexGuard<'_, Partition> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// The hub's name: the first label of its host name.
+pub(crate) fn hub_name(host_name: &str) -> &str {
+    host_name.split('.').next().unwrap_or_default()
+}
 
-    fn info(&self, now: Timestamp) -> PartitionInfo {
-        let mut log = self.lock();
-        log.expire(now);
-        log.info()
-    }
-
-    /// Up to `max` events from `sequence` on that are wanted, none behind the
-    /// position `last`. The partition is free between one copy and the next.
-    fn read_to(
-        &self,
-        mut sequence: u64,
-        max: usize,
-        last: u64,
-        is_wanted: impl Fn(&Event) -> bool,
-    ) -> Vec<Event> {
-        let mut events = Vec::new();
-        loop {
-            let batch = self.lock().read(sequence, max - events.len());
-            let Some(next) = batch.next_sequence() else {
-                return events;
-            };
-            sequence = next;
-            for event in batch.into_events() {
-                if event.position > last {
-                    return events;
-                }
-                if is_wanted(&event) {
-                    events.push(event);
-                }
-            }
-        }
-    }
+/// A source's place in a set.
+fn bit(source: Source) -> u8 {
+    1 << source as u8
 }

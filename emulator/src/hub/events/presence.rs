@@ -10,31 +10,30 @@ use std::sync::Arc;
 
 use hub_core::events::ConnectionChange;
 use hub_core::ids::Target;
+use hub_core::twin::Twin;
 
-use super::EventStream;
+use super::Events;
 
-/// That a device was reported to be there; dropping it reports that it is gone.
-/// It is part of the connection's state in the device's cell, so both reports
-/// are made under the device's lock.
+/// That a device was reported to be there, until [`Presence::end`] reports that
+/// it is gone. It is part of the connection's state in the device's cell, so both
+/// reports are made under the device's lock; the twin is the device's.
 pub(crate) struct Presence {
-    events: Arc<EventStream>,
+    events: Arc<Events>,
     target: Target,
 }
 
 impl Presence {
-    pub(crate) fn report(events: &Arc<EventStream>, target: &Target) -> Self {
-        events.notify_connection(target, ConnectionChange::Connected);
+    pub(crate) fn report(events: &Arc<Events>, target: &Target, twin: &Twin) -> Self {
+        events.notify_connection(target, twin, ConnectionChange::Connected);
         Self {
             events: events.clone(),
             target: target.clone(),
         }
     }
-}
 
-impl Drop for Presence {
-    fn drop(&mut self) {
+    pub(crate) fn end(self, twin: &Twin) {
         self.events
-            .notify_connection(&self.target, ConnectionChange::Disconnected);
+            .notify_connection(&self.target, twin, ConnectionChange::Disconnected);
     }
 }
 

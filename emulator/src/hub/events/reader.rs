@@ -51,6 +51,9 @@ pub enum ReadEnd {
     /// The hub has forgotten all events.
     #[error("the hub was reset")]
     Reset,
+    /// Its endpoint was removed from the routing, or has other settings now.
+    #[error("the endpoint was removed or changed")]
+    EndpointGone,
 }
 
 /// Why a reader is not let in.

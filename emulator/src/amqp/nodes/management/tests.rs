@@ -9,11 +9,7 @@ use hub_core::time::Timestamp;
 
 use crate::hub::HubState;
 
-fn stream() -> Arc<EventStream> {
-    HubState::for_tests().events
-}
-
-fn ask(events: &EventStream, properties: &[(&'static str, Value)]) -> Message {
+fn ask(hub: &HubState, properties: &[(&'static str, Value)]) -> Message {
     let request = Message {
         properties: Some(Box::new(Properties {
             message_id: Value::Uuid([7; 16]),
@@ -25,7 +21,8 @@ fn ask(events: &EventStream, properties: &[(&'static str, Value)]) -> Message {
             .collect(),
         ..Message::default()
     };
-    let reply = read(events, &request).map_or_else(Reply::from, |body| Reply {
+    let answer = stream_of(hub, None, &request).and_then(|stream| read(&stream, &request));
+    let reply = answer.map_or_else(Reply::from, |body| Reply {
         body: Body::Value(body),
         ..Reply::new(200, "OK")
     });
@@ -44,9 +41,10 @@ fn status(answer: &Message) -> Option<&Value> {
 
 #[test]
 fn the_stream_is_described() {
-    let events = stream();
+    let hub = HubState::for_tests();
+    let events = hub.events.built_in();
     let answer = ask(
-        &events,
+        &hub,
         &[
             ("operation", "READ".into()),
             ("type", HUB.into()),
@@ -70,10 +68,11 @@ fn the_stream_is_described() {
 
 #[test]
 fn a_partition_is_described() {
-    let events = stream();
+    let hub = HubState::for_tests();
+    let events = hub.events.built_in();
     let read = |number: Value| {
         let answer = ask(
-            &events,
+            &hub,
             &[
                 ("operation", "READ".into()),
                 ("type", PARTITION.into()),
@@ -121,7 +120,7 @@ fn a_partition_is_described() {
 
 #[test]
 fn what_cannot_be_read_is_refused() {
-    let events = stream();
+    let hub = HubState::for_tests();
     let bad = (400, "com.microsoft:argument-error");
     let missing = (404, "amqp:not-found");
     let read = || ("operation", Value::from("READ"));
@@ -143,7 +142,7 @@ fn what_cannot_be_read_is_refused() {
             missing,
         ),
     ] {
-        let answer = ask(&events, &request);
+        let answer = ask(&hub, &request);
         assert_eq!(status(&answer), Some(&Value::Int(code)), "{request:?}");
         let found = answer.application_property("error-condition");
         assert_eq!(found.and_then(Value::as_str), Some(condition), "{request:?}");

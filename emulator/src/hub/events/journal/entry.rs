@@ -66,7 +66,9 @@ impl Kind {
             Self::Twin => Some(Source::TwinChange),
             Self::Lifecycle => Some(Source::DeviceLifecycle),
             Self::Connection => Some(Source::DeviceConnectionState),
-            Self::Job | Self::DigitalTwin | Self::Method | Self::C2d => None,
+            Self::Job => Some(Source::DeviceJobLifecycle),
+            Self::DigitalTwin => Some(Source::DigitalTwinChange),
+            Self::Method | Self::C2d => None,
         }
     }
 }
@@ -78,6 +80,8 @@ impl From<Source> for Kind {
             Source::TwinChange => Self::Twin,
             Source::DeviceLifecycle => Self::Lifecycle,
             Source::DeviceConnectionState => Self::Connection,
+            Source::DeviceJobLifecycle => Self::Job,
+            Source::DigitalTwinChange => Self::DigitalTwin,
         }
     }
 }
