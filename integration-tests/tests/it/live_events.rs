@@ -341,3 +341,25 @@ async fn what_is_shown_is_counted_by_device_and_kind() {
         (&json!(0), &json!([]))
     );
 }
+
+#[tokio::test]
+async fn the_routes_that_a_message_took_are_seen() {
+    let (hub, rest) = rest::start().await;
+    let route = |name: &str, condition: &str| {
+        json!({"name": name, "source": "DeviceMessages", "condition": condition,
+            "endpointNames": ["events"], "isEnabled": true})
+    };
+    let routing = json!({"routes": [route("hot", "level = 'high'"), route("all", "true")]});
+    rest.put("/_emulator/routing", &routing).await.ok();
+    let identity = Identity::create(&hub, "d");
+    let mut live = Live::open(&hub, "?kind=telemetry").await;
+    let mut hot = Live::open(&hub, "?route=hot").await;
+    let mut either = Live::open(&hub, "?route=hot&route=all").await;
+    let (mut device, _) = Device::connected(&hub, identity.connect()).await;
+    device.publish_acknowledged(&identity.events(""), "1").await;
+    device.publish_acknowledged(&identity.events("level=high"), "2").await;
+    assert_eq!(live.next().await.data["routes"], json!(["all"]));
+    assert_eq!(live.next().await.data["routes"], json!(["hot", "all"]));
+    assert_eq!(hot.lines(1).await, ["telemetry d 2"]);
+    assert_eq!(either.lines(2).await, ["telemetry d 1", "telemetry d 2"]);
+}

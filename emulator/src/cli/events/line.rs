@@ -73,6 +73,7 @@ fn what(event: &Value, kind: &str) -> String {
             other => other.into(),
         },
         "method" => method(&body).unwrap_or(body),
+        "twin" => format!("{operation}  {}", without_metadata(&body).unwrap_or(body)),
         _ if body.is_empty() => operation.into(),
         _ => format!("{operation}  {body}"),
     }
@@ -91,6 +92,17 @@ fn method(body: &str) -> Option<String> {
         "{name}({}) -> {outcome}, {} ms",
         call["payload"], call["durationMs"]
     ))
+}
+
+/// A twin's values without when each was written.
+fn without_metadata(body: &str) -> Option<String> {
+    let mut twin: Value = serde_json::from_str(body).ok()?;
+    for section in ["desired", "reported"] {
+        if let Some(section) = twin.pointer_mut(&format!("/properties/{section}")) {
+            section.as_object_mut()?.remove("$metadata");
+        }
+    }
+    Some(twin.to_string())
 }
 
 /// A text in one line of bounded length, in which nothing can move the cursor.
@@ -148,8 +160,9 @@ mod tests {
                 "03:04:05.678  d                 lifecycle     deleted",
             ),
             (
-                json!({"kind": "twin", "time": time, "deviceId": "d", "operation": "updateTwin", "body": "{\"tags\":{}}"}),
-                "03:04:05.678  d                 twin          updateTwin  {\"tags\":{}}",
+                json!({"kind": "twin", "time": time, "deviceId": "d", "operation": "updateTwin",
+                    "body": "{\"version\":2,\"properties\":{\"desired\":{\"a\":1,\"$metadata\":{\"a\":{}}}}}"}),
+                "03:04:05.678  d                 twin          updateTwin  {\"properties\":{\"desired\":{\"a\":1}},\"version\":2}",
             ),
             (
                 json!({"kind": "method", "time": time, "deviceId": "d", "body": method.to_string()}),
