@@ -23,6 +23,7 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use emulator::Hub;
 use hub_core::topic::Filter;
+use mqtt_wire::QoS;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
@@ -84,6 +85,7 @@ impl Stage {
                     &login.user_name,
                     login.password.as_deref(),
                     &filters,
+                    QoS::AtMostOnce,
                 )
             })
             .collect();

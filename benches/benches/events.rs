@@ -1,10 +1,13 @@
-//! Telemetry: how fast it comes in, what it takes to keep it, how fast it is
-//! read.
+//! Telemetry and messages to devices: how fast they go through the hub, and
+//! what it takes to keep them.
 //!
-//! Scenario: devices send messages of 200 bytes over MQTT in memory, each
-//! acknowledged, with one and with twenty of a device in flight; the
-//! hub keeps all of them, a million by default. Then one reader drains a
-//! partition over AMQP in memory. It prints a table and keeps nothing.
+//! Scenario: 10,000 devices are connected over MQTT in memory and send messages
+//! of 200 bytes, each acknowledged, with one and with twenty of a device in
+//! flight; the hub keeps all of them, a million by default. Then one reader
+//! drains a partition over AMQP in memory, and at last a back end sends every
+//! device a message over AMQP, which the device receives and completes and the
+//! back end sees accepted. Both ends of every connection are in the process, so
+//! its processor time is that of both. It prints a table and keeps nothing.
 //!
 //! ```text
 //! cargo bench -p benches --bench events               # a million messages
@@ -14,26 +17,26 @@
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
 use std::num::NonZeroU16;
-use std::sync::Arc;
 use std::time::Instant;
 
-use amqp_wire::engine::{Config, Engine, Event};
-use amqp_wire::performative::{Attach, Role, SaslInit, Source, Target as Terminus};
+use amqp_wire::engine::{Event, Outgoing};
+use amqp_wire::message::{Message, Properties};
+use amqp_wire::performative::{DeliveryState, Role};
+use benches::amqp::AmqpPeer;
 use benches::peer::{Hello, Peer};
 use benches::runtime;
-use benches::site::{Site, service_connection, token_expiry};
+use benches::site::Site;
 use bytes::{Bytes, BytesMut};
 use device_sim::process::Usage;
 use emulator::{EventSettings, Hub};
 use hub_core::events::Retention;
-use hub_core::sas;
 use hub_core::topic::Filter;
-use mqtt_wire::{Packet, encode, publish_qos1};
+use mqtt_wire::{Packet, QoS, encode, publish_qos1};
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::DuplexStream;
 use tokio::task::JoinSet;
 
-const DEVICES: usize = 20;
+const DEVICES: usize = 10_000;
 const BODY: [u8; 200] = [b'x'; 200];
 
 /// Messages that the reader asks for at once.
@@ -42,59 +45,57 @@ const CREDIT: u32 = 2_000;
 fn main() {
     let is_test = std::env::args().any(|argument| argument == "--test");
     let number = std::env::args().find_map(|argument| argument.parse().ok());
-    let messages = if is_test {
-        1_000
+    let (devices, messages) = if is_test {
+        (20, 1_000)
     } else {
-        number.unwrap_or(1_000_000)
+        (DEVICES, number.unwrap_or(1_000_000))
     };
-    runtime().block_on(measure(messages));
+    runtime().block_on(measure(devices, messages));
 }
 
-async fn measure(messages: usize) {
+async fn measure(devices: usize, messages: usize) {
     let mut settings = EventSettings::default();
     settings.retention = Retention {
         bytes: 1 << 30,
         ..Retention::default()
     };
-    let site = Site::on(Hub::builder().events(settings), DEVICES, |_| json!({})).await;
+    let site = Site::on(Hub::builder().events(settings), devices, |_| json!({})).await;
+    println!("{devices} devices, {messages} messages of {} bytes", BODY.len());
+    println!("{:<48}{:>12}{:>12}", "", "a second", "µs CPU each");
+    let mut connected = connect(&site).await;
     let before = usage().peak_rss_bytes;
     for in_flight in [1, 20] {
-        let start = Instant::now();
-        let count = send(&site, messages / 2 / DEVICES, in_flight).await;
-        show(
-            &format!("messages in, {in_flight} in flight, each of 20 devices"),
-            count,
-            start,
-        );
+        let meter = Meter::start();
+        let (count, devices) = send(connected, messages / 2 / devices, in_flight).await;
+        meter.show(&format!("messages in, {in_flight} of a device in flight"), count);
+        connected = devices;
     }
-    let all: u64 = (0..4).map(|partition| kept(&site.hub, partition)).sum();
-    let bytes = usage().peak_rss_bytes.saturating_sub(before);
-    println!(
-        "{:<52}{:>12.1}",
-        "memory of a message that is kept, bytes",
-        bytes as f64 / all as f64
-    );
-    let fullest = (0..4)
-        .max_by_key(|partition| kept(&site.hub, *partition))
-        .unwrap_or(0);
-    let count = kept(&site.hub, fullest);
-    let start = Instant::now();
-    drain(&site.hub, fullest, count).await;
-    show("messages out, one reader of a partition", count as usize, start);
-}
+    let grown = usage().peak_rss_bytes.saturating_sub(before);
 
-/// Events that a partition holds.
-fn kept(hub: &Hub, partition: usize) -> u64 {
-    let reader = hub.read_events("$Default", partition, hub_core::events::Start::Earliest, None);
-    reader.expect("a place for a reader").partition_info().count
-}
+    let kept: Vec<u64> = site
+        .hub
+        .event_partitions()
+        .iter()
+        .map(|partition| partition.count)
+        .collect();
+    let all: u64 = kept.iter().sum();
+    assert_eq!(all as usize, messages / 2 / devices * devices * 2, "all are kept");
+    let (fullest, count) = kept
+        .iter()
+        .enumerate()
+        .max_by_key(|(_, count)| **count)
+        .expect("four");
+    let meter = Meter::start();
+    drain(&site.hub, fullest, *count).await;
+    meter.show("messages out, one reader of a partition", *count as usize);
 
-fn show(what: &str, count: usize, start: Instant) {
-    let seconds = start.elapsed().as_secs_f64();
+    let meter = Meter::start();
+    send_to_devices(&site, connected).await;
+    meter.show("messages to devices, until all are completed", devices);
     println!(
-        "{:<52}{:>12.0}",
-        format!("{what}, a second"),
-        count as f64 / seconds
+        "memory of {all} messages that are kept: {:.0} MiB, {:.0} bytes each",
+        grown as f64 / f64::from(1 << 20),
+        grown as f64 / all as f64
     );
 }
 
@@ -102,85 +103,161 @@ fn usage() -> Usage {
     Usage::current().expect("a system with /proc")
 }
 
-/// Each device sends `each` messages; gives how many were acknowledged.
-async fn send(site: &Site, each: usize, in_flight: usize) -> usize {
+/// Measures wall time and the processor time of the whole process.
+struct Meter {
+    start: Instant,
+    usage: Usage,
+}
+
+impl Meter {
+    fn start() -> Self {
+        Self {
+            start: Instant::now(),
+            usage: usage(),
+        }
+    }
+
+    fn show(self, what: &str, count: usize) {
+        let seconds = self.start.elapsed().as_secs_f64();
+        let now = usage();
+        let cpu = now.user_seconds + now.system_seconds - self.usage.user_seconds - self.usage.system_seconds;
+        println!(
+            "{what:<48}{:>12.0}{:>12.2}   in {seconds:.3} s",
+            count as f64 / seconds,
+            cpu * 1e6 / count as f64
+        );
+    }
+}
+
+/// A connected device.
+struct Device {
+    peer: Peer<DuplexStream>,
+    /// Where it sends telemetry.
+    topic: String,
+}
+
+/// Connects every device, subscribed to its messages.
+async fn connect(site: &Site) -> Vec<Device> {
     let mut devices = JoinSet::new();
     for target in &site.targets {
         let login = site.login(target);
-        let filter = Filter::Methods.text(target);
+        let filter = Filter::CloudToDevice.text(target);
         let id = target.device.as_str();
-        let hello = Hello::new(id, &login.user_name, login.password.as_deref(), &[&filter]);
-        let mut peer = Peer::open(site.hub.connect_in_memory(), &hello).await;
+        let hello = Hello::new(
+            id,
+            &login.user_name,
+            login.password.as_deref(),
+            &[&filter],
+            QoS::AtLeastOnce,
+        );
         let topic = format!("devices/{id}/messages/events/%24.ct=application%2Fjson&%24.ce=utf-8");
+        let stream = site.hub.connect_in_memory();
         devices.spawn(async move {
+            let peer = Peer::open(stream, &hello).await;
+            Device { peer, topic }
+        });
+    }
+    devices.join_all().await
+}
+
+/// Each device sends `each` messages; gives how many were acknowledged.
+async fn send(devices: Vec<Device>, each: usize, in_flight: usize) -> (usize, Vec<Device>) {
+    let mut tasks = JoinSet::new();
+    for mut device in devices {
+        tasks.spawn(async move {
             let mut acknowledged = 0;
             while acknowledged < each {
                 let round = in_flight.min(each - acknowledged);
                 let mut out = BytesMut::new();
                 for packet_id in (1..=round as u16).filter_map(NonZeroU16::new) {
-                    let publish = publish_qos1(topic.as_str(), Bytes::from_static(&BODY), packet_id);
+                    let publish = publish_qos1(device.topic.as_str(), Bytes::from_static(&BODY), packet_id);
                     encode(publish, &mut out).expect("a legal packet");
                 }
-                peer.send(&out).await;
+                device.peer.send(&out).await;
                 for _ in 0..round {
-                    assert!(matches!(peer.receive().await, Some(Packet::PublishAck { .. })));
+                    let answer = device.peer.receive().await;
+                    assert!(matches!(answer, Some(Packet::PublishAck { .. })));
                 }
                 acknowledged += round;
             }
-            acknowledged
+            (acknowledged, device)
         });
     }
-    devices.join_all().await.into_iter().sum()
+    let ends = tasks.join_all().await;
+    let count = ends.iter().map(|(acknowledged, _)| acknowledged).sum();
+    (count, ends.into_iter().map(|(_, device)| device).collect())
 }
 
 /// Reads `count` events of a partition over AMQP.
 async fn drain(hub: &Hub, partition: usize, count: u64) {
-    let service = service_connection(hub);
-    let token = sas::sign(
-        service.host.name(),
-        &service.key,
-        token_expiry(),
-        Some(&service.policy),
-    );
-    let login = SaslInit::plain(&format!("{}@sas.root.localhost", service.policy), &token);
-    let mut engine = Engine::client(Arc::new(Config::new("bench")), Some(login));
-    let mut stream = hub.connect_amqp_in_memory();
     let address = format!("messages/events/ConsumerGroups/$Default/Partitions/{partition}");
-    let mut buffer = BytesMut::with_capacity(256 * 1024);
+    let mut peer = AmqpPeer::open(hub).await;
+    let reader = peer.attach(Role::Receiver, &address).await;
+    peer.engine.grant(reader, CREDIT).expect("a receiver");
     let mut received = 0;
-    let mut reader = None;
     while received < count {
-        while let Some(event) = engine.next_event() {
-            match event {
-                Event::Open(_) => drop(engine.begin().expect("the connection is open")),
-                Event::Begun { session } => {
-                    let (source, target) = (Source::at(address.as_str()), Terminus::at("bench"));
-                    let attach = Attach::new("reader", Role::Receiver, source, target);
-                    reader = engine.attach(session, attach).ok();
-                }
-                Event::Attached { link, .. } => drop(engine.grant(link, CREDIT).expect("a receiver")),
-                Event::Message { link, .. } => {
-                    received += 1;
-                    if engine.credit(link) == Ok(CREDIT / 2) {
-                        engine.grant(link, CREDIT).expect("a receiver");
-                    }
-                }
-                Event::Detached { error, .. } | Event::Closed { error, .. } => {
-                    panic!("{reader:?}: {error:?}")
-                }
-                _ => {}
+        if let Event::Message { payload, .. } = peer.event().await {
+            assert!(payload.len() > BODY.len());
+            received += 1;
+            if peer.engine.credit(reader) == Ok(CREDIT / 2) {
+                peer.engine.grant(reader, CREDIT).expect("a receiver");
             }
         }
-        let mut out = engine.take_output();
-        stream
-            .write_all_buf(&mut out)
-            .await
-            .expect("the connection stays");
-        if received < count {
-            buffer.clear();
-            let read = stream.read_buf(&mut buffer).await.expect("the connection stays");
-            assert!(read > 0, "the hub ended the connection after {received} events");
-            engine.feed(&buffer);
+    }
+}
+
+/// A back end sends each device a message and waits until the hub has accepted
+/// it; every device receives its own and completes it.
+async fn send_to_devices(site: &Site, devices: Vec<Device>) {
+    let mut receivers = JoinSet::new();
+    for mut device in devices {
+        receivers.spawn(async move {
+            match device.peer.receive().await {
+                Some(Packet::Publish(message)) => {
+                    assert_eq!(message.payload.len(), BODY.len());
+                    let packet_id = message.packet_id.expect("messages to devices have QoS 1");
+                    let mut out = BytesMut::new();
+                    encode(Packet::PublishAck { packet_id }, &mut out).expect("a legal packet");
+                    device.peer.send(&out).await;
+                }
+                other => panic!("{other:?} instead of a message"),
+            }
+            device
+        });
+    }
+    let mut peer = AmqpPeer::open(&site.hub).await;
+    let sender = peer.attach(Role::Sender, "/messages/devicebound").await;
+    let mut waiting = site.targets.iter();
+    let (mut sent, mut accepted) = (0, 0);
+    while accepted < site.targets.len() {
+        match peer.event().await {
+            Event::Outcome { state, .. } => {
+                assert_eq!(state, Some(DeliveryState::Accepted));
+                accepted += 1;
+            }
+            Event::Credit { link, credit, .. } if link == sender => {
+                for target in waiting.by_ref().take(credit as usize) {
+                    let to = format!("/devices/{}/messages/devicebound", target.device);
+                    let message = Message {
+                        properties: Some(Box::new(Properties {
+                            to: Some(to.into()),
+                            ..Properties::default()
+                        })),
+                        ..Message::with_data(Bytes::from_static(&BODY))
+                    };
+                    peer.engine
+                        .send(sender, Outgoing::unsettled(message.to_bytes()))
+                        .expect("there is credit");
+                    sent += 1;
+                }
+            }
+            _ => {}
         }
     }
+    assert_eq!(sent, site.targets.len());
+    let devices = receivers.join_all().await;
+    assert_eq!(devices.len(), site.targets.len());
+    // The last completions may still be on their way.
+    let completed = || site.hub.counters().c2d_completed as usize;
+    benches::wait_until("every message is completed", || completed() == site.targets.len()).await;
 }

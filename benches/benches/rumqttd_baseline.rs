@@ -52,7 +52,7 @@ use criterion::{
 };
 use hub_core::topic::{DeviceTopic, Filter, HubTopic};
 use hyper::Method;
-use mqtt_wire::{Packet, encode, publish_qos0};
+use mqtt_wire::{Packet, QoS, encode, publish_qos0};
 use rumqttd::{Broker, Config, ConnectionSettings, RouterConfig, ServerSettings};
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -130,6 +130,7 @@ impl HubSide {
                     &login.user_name,
                     login.password.as_deref(),
                     &[&filter],
+                    QoS::AtMostOnce,
                 )
             })
             .collect();
@@ -226,7 +227,15 @@ impl BrokerSide {
             thread::sleep(Duration::from_millis(5));
         }
         let hellos = (0..devices)
-            .map(|i| Hello::new(&device(i), &device(i), None, &[&format!("req/{}", device(i))]))
+            .map(|i| {
+                Hello::new(
+                    &device(i),
+                    &device(i),
+                    None,
+                    &[&format!("req/{}", device(i))],
+                    QoS::AtMostOnce,
+                )
+            })
             .collect();
         Self { address, hellos }
     }
@@ -246,7 +255,7 @@ impl BrokerSide {
     }
 
     async fn service(&self) -> Peer<TcpStream> {
-        let hello = Hello::new("service", "service", None, &["res/+"]);
+        let hello = Hello::new("service", "service", None, &["res/+"], QoS::AtMostOnce);
         let mut peers = connect_all(self.address, &[hello]).await;
         peers.remove(0)
     }

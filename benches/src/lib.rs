@@ -3,11 +3,13 @@
 //!
 //! * [`site`]: a hub, its registered devices, and a fleet connected to it.
 //! * [`rest`]: one keep-alive connection to the service API, and jobs over it.
+//! * [`amqp`]: an AMQP client of the hub.
 //! * [`peer`]: an MQTT client of any broker, for what a fleet does not measure.
 //!
 //! A bench that did not do its work must not show a figure, so everything here
 //! panics, with a text, where something else than the expected happens.
 
+pub mod amqp;
 pub mod peer;
 pub mod rest;
 pub mod site;

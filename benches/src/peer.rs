@@ -25,18 +25,15 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// A CONNECT with a clean session, and a SUBSCRIBE to `filters` with QoS 0.
+    /// A CONNECT with a clean session, and a SUBSCRIBE to `filters` with `qos`.
     ///
     /// # Panics
     /// When a text is too long for MQTT.
     #[must_use]
-    pub fn new(client_id: &str, user_name: &str, password: Option<&str>, filters: &[&str]) -> Self {
+    pub fn new(client_id: &str, user_name: &str, password: Option<&str>, filters: &[&str], qos: QoS) -> Self {
         let subscribe = Packet::Subscribe {
             packet_id: NonZeroU16::MIN,
-            topic_filters: filters
-                .iter()
-                .map(|filter| ((*filter).into(), QoS::AtMostOnce))
-                .collect(),
+            topic_filters: filters.iter().map(|filter| ((*filter).into(), qos)).collect(),
         };
         Self {
             connect: bytes_of(mqtt_wire::connect(

@@ -523,12 +523,14 @@ impl Hub {
     /// Stops the hub. First the jobs: new ones are refused, and those that run
     /// stop where they are. What has been recorded of a device stays and can be
     /// read for as long as there is a connection; an operation in flight is
-    /// given up, though its device may still carry it out. Then devices are
-    /// disconnected and nothing new is accepted. When this returns no task of
+    /// given up, though its device may still carry it out. Then AMQP connections
+    /// are closed with a reason, which their peers have a second to answer;
+    /// devices are disconnected and nothing new is accepted. When this returns no task of
     /// the hub is left and its ports are free; nothing outlives it, since a hub
     /// keeps its state in memory.
     pub async fn shutdown(self) {
         self.app.jobs.shutdown().await;
+        self.app.hub.farewell.say().await;
         self.app.hub.disconnect_all(CloseReason::Shutdown);
         self.app.hub.events.journal.close().await;
         self.app.stop.cancel();

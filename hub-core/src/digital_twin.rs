@@ -34,6 +34,36 @@ pub fn document(device: &DeviceId, twin: &Twin) -> Value {
     Value::Object(root)
 }
 
+/// What a change made of a digital twin, as a JSON patch (RFC 6902) from one
+/// [`document`] to the other, in the order of the paths; arrays are replaced
+/// whole. Recursion ends at the greatest legal nesting of twins.
+#[must_use]
+pub fn difference(before: &Value, after: &Value) -> Vec<Value> {
+    let mut operations = Vec::new();
+    differ("", before, after, &mut operations);
+    operations
+}
+
+fn differ(path: &str, before: &Value, after: &Value, operations: &mut Vec<Value>) {
+    let (Value::Object(old), Value::Object(new)) = (before, after) else {
+        if before != after {
+            operations.push(json!({"op": "replace", "path": path, "value": after}));
+        }
+        return;
+    };
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    for name in names {
+        // RFC 6901.
+        let path = format!("{path}/{}", name.replace('~', "~0").replace('/', "~1"));
+        match (old.get(name), new.get(name)) {
+            (Some(old), Some(new)) => differ(&path, old, new, operations),
+            (Some(_), None) => operations.push(json!({"op": "remove", "path": path})),
+            (None, Some(new)) => operations.push(json!({"op": "add", "path": path, "value": new})),
+            (None, None) => {}
+        }
+    }
+}
+
 /// The properties of the root, or of a component, with their `$metadata`.
 fn view(
     twin: &Twin,

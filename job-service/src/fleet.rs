@@ -4,7 +4,7 @@ use std::future::Future;
 
 use hub_core::error::ServiceError;
 use hub_core::ids::Target;
-use hub_core::job::TwinUpdate;
+use hub_core::job::{RecordView, TwinUpdate};
 use hub_core::method::{MethodCall, MethodResponse};
 
 /// Whatever can select devices and act on one of them.
@@ -40,4 +40,12 @@ pub trait Fleet: Send + Sync + 'static {
         target: &Target,
         call: &MethodCall,
     ) -> impl Future<Output = Result<MethodResponse, ServiceError>> + Send;
+
+    /// A device's record has changed: the operation on the device has begun or
+    /// ended, or its job has. Called under the job's lock in the order of the
+    /// changes, so it must be quick and not call the engine; does nothing unless
+    /// the fleet cares.
+    fn record_changed(&self, record: &RecordView<'_>) {
+        let _ = record;
+    }
 }

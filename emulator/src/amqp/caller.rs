@@ -23,6 +23,14 @@ struct Held {
     until: Timestamp,
 }
 
+/// The right to use an address.
+pub(crate) struct Grant {
+    /// When the token ends that gives it; never, if none does.
+    pub(crate) until: Timestamp,
+    /// For a device's own address, how that was proved.
+    pub(crate) authorized: Option<Authorized>,
+}
+
 /// Why a token is not taken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PutError {
@@ -79,22 +87,27 @@ impl Caller {
         self.tokens.len() < before
     }
 
-    /// Whether the connection may use an address now. For a device's own it
-    /// also says how that was proved.
+    /// Whether the connection may use an address now.
     ///
     /// # Errors
     /// The reason why the token failed that came nearest; for the log only.
-    pub(crate) fn may(&self, hub: &HubState, address: &Address) -> Result<Option<Authorized>, Denied> {
-        let service =
-            |path| self.try_tokens(|token| hub.authorize_service(token, path, &[Permission::ServiceConnect]));
+    pub(crate) fn may(&self, hub: &HubState, address: &Address) -> Result<Grant, Denied> {
+        let without_token = |authorized| Grant {
+            until: Timestamp::MAX,
+            authorized,
+        };
+        let service = |path| {
+            let permissions = &[Permission::ServiceConnect];
+            self.try_tokens(|token| hub.authorize_service(token, path, permissions).map(|()| None))
+        };
         match address {
-            Address::Cbs => return Ok(None),
+            Address::Cbs => Ok(without_token(None)),
             Address::CloudToDevice => service("messages/devicebound"),
             Address::Feedback => service("messages/servicebound/feedback"),
             Address::FileNotifications => service("messages/servicebound/filenotifications"),
             Address::Events(Events { name, node }) => {
                 let paths = hub.event_paths(name.entity(), &node.path());
-                self.try_tokens(|token| hub.authorize_events(token, &paths))
+                self.try_tokens(|token| hub.authorize_events(token, &paths).map(|()| None))
             }
             Address::Device(target, _) => {
                 let authorize = |token: Option<&str>| {
@@ -106,22 +119,29 @@ impl Caller {
                     hub.authorize_device(&credentials, target).map(Some)
                 };
                 let by_token = self.try_tokens(|token| authorize(Some(token)));
-                return match by_token {
-                    Err(_) if self.has_certificate() => authorize(None),
+                match by_token {
+                    Err(_) if self.has_certificate() => authorize(None).map(without_token),
                     by_token => by_token,
-                };
+                }
             }
         }
-        .map(|()| None)
     }
 
     /// The first success; otherwise the failure that says most: that of a token
     /// which was at least meant for it.
-    fn try_tokens<T>(&self, check: impl Fn(&str) -> Result<T, Denied>) -> Result<T, Denied> {
+    fn try_tokens(
+        &self,
+        check: impl Fn(&str) -> Result<Option<Authorized>, Denied>,
+    ) -> Result<Grant, Denied> {
         let mut denied = Denied::Missing;
         for held in &self.tokens {
             match check(&held.text) {
-                Ok(granted) => return Ok(granted),
+                Ok(authorized) => {
+                    return Ok(Grant {
+                        until: held.until,
+                        authorized,
+                    });
+                }
                 Err(reason) if denied == Denied::Missing || reason != Denied::Scope => denied = reason,
                 Err(_) => {}
             }

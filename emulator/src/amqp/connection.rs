@@ -13,9 +13,11 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
 use amqp_wire::engine::{Config, Engine, Event, LinkId, SessionId};
+use amqp_wire::performative::condition::CONNECTION_FORCED;
 use amqp_wire::performative::{Attach, Error};
 use bytes::BytesMut;
 use hub_core::limits;
+use job_service::Clock;
 use mqtt_wire::fill_with;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
@@ -46,6 +48,8 @@ enum Ending {
     PeerClosed,
     #[error("the peer did not open the connection in time")]
     NotOpened,
+    #[error("the hub stops")]
+    Stopped,
     #[error("the peer does not read what it is sent")]
     WriteStalled,
     #[error(transparent)]
@@ -59,6 +63,7 @@ pub(crate) async fn serve<S>(mut stream: S, hub: Arc<HubState>, certificate: Opt
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let _entered = hub.farewell.enter();
     let mut connection = Box::new(Connection::new(hub, certificate));
     let ending = match connection.run(&mut stream).await {
         Ok(never) => match never {},
@@ -111,6 +116,8 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let inbox = self.shared.inbox.clone();
+        let hub = self.hub.clone();
+        let mut is_stopping = false;
         let timer = sleep_until(Instant::now() + limits::AMQP_OPEN_DEADLINE);
         tokio::pin!(timer);
         loop {
@@ -142,6 +149,16 @@ impl Connection {
                     }
                 }
                 () = poll_fn(|cx| inbox.poll(cx)) => {}
+                () = hub.farewell.stopping(), if !is_stopping => {
+                    is_stopping = true;
+                    if !self.engine.is_open() {
+                        return Err(Ending::Stopped);
+                    }
+                    let error = Error::new(CONNECTION_FORCED, "the hub stops");
+                    // Its peer may have closed it already.
+                    let _ = self.engine.close(Some(error));
+                    self.forget_links();
+                }
                 () = &mut timer => {
                     if !self.engine.is_open() {
                         return Err(Ending::NotOpened);
@@ -223,8 +240,7 @@ impl Connection {
             Event::Detached { link, .. } => self.forget(link),
             Event::Ended { links, .. } => links.into_iter().for_each(|link| self.forget(link)),
             Event::Closed { error, .. } => {
-                self.nodes.clear();
-                self.shared.links.clear();
+                self.forget_links();
                 self.closed = Some(error);
             }
         }
@@ -304,6 +320,11 @@ impl Connection {
         self.shared.links.remove(&link);
     }
 
+    fn forget_links(&mut self) {
+        self.nodes.clear();
+        self.shared.links.clear();
+    }
+
     /// Gives the client the credit again that it has used up.
     fn refill(&mut self, link: LinkId) {
         let Some(entry) = self.nodes.get(&link) else {
@@ -319,19 +340,21 @@ impl Connection {
         }
     }
 
-    /// Detaches the links that no token allows any more.
+    /// Detaches the links that no token allows any more. Another token than that
+    /// which has ended may allow a link.
     fn end_tokens(&mut self) {
         if !self.shared.caller.drop_ended() {
             return;
         }
-        let Shared { caller, links, .. } = &self.shared;
-        let ended: Vec<(LinkId, Error)> = links
-            .iter()
-            .filter_map(|(link, info)| {
-                let denied = caller.may(&self.hub, &info.address).err()?;
-                Some((*link, condition::unauthorized(&denied)))
-            })
-            .collect();
+        let now = Clock::system_now();
+        let Shared { caller, links, .. } = &mut self.shared;
+        let mut ended = Vec::new();
+        for (link, info) in links.iter_mut().filter(|(_, info)| info.until <= now) {
+            match caller.may(&self.hub, &info.address) {
+                Ok(grant) => info.until = grant.until,
+                Err(denied) => ended.push((*link, condition::unauthorized(&denied))),
+            }
+        }
         for (link, error) in ended {
             self.detach(link, Some(error));
         }

@@ -13,6 +13,8 @@
 //!    for it polls with its link's waker, and is called again through the
 //!    connection's [`inbox`]. [`reply`] is for those that answer on another link.
 //!
+//! When the hub stops, [`farewell`] has every connection closed with a reason.
+//!
 //! [`condition`] alone knows how errors of the service are called here. What is
 //! allowed is decided by `hub::access`, as for all protocols.
 
@@ -21,6 +23,7 @@ mod caller;
 mod cbs;
 mod condition;
 mod connection;
+mod farewell;
 mod inbox;
 mod nodes;
 mod properties;
@@ -28,3 +31,4 @@ mod reply;
 mod sasl;
 
 pub(crate) use connection::serve;
+pub(crate) use farewell::Farewell;

@@ -213,6 +213,10 @@ enum EventSource {
     Lifecycle,
     /// Devices that connect and disconnect
     Connection,
+    /// Operations of jobs on devices that begin and end
+    Job,
+    /// Changes of digital twins: of devices that have announced a model
+    DigitalTwin,
 }
 
 /// When failed devices make their job fail.
@@ -315,6 +319,8 @@ impl Args {
                 EventSource::Twin => Source::TwinChange,
                 EventSource::Lifecycle => Source::DeviceLifecycle,
                 EventSource::Connection => Source::DeviceConnectionState,
+                EventSource::Job => Source::DeviceJobLifecycle,
+                EventSource::DigitalTwin => Source::DigitalTwinChange,
             });
         }
         for name in &self.consumer_group {

@@ -81,7 +81,7 @@ impl Info {
             "Local IoT Hub {name}, ready in {ms} ms. Stop it with Ctrl-C.
 
   back end   {service}
-{devices}  MQTT       {mqtts} (TLS), {mqtt} (plain)
+{events}{devices}  MQTT       {mqtts} (TLS), {mqtt} (plain)
   AMQP       {amqps} (TLS), {amqp} (plain)
   REST       https://{https}, http://{http}
   CA file    {ca}
@@ -103,6 +103,10 @@ Next:
             name = self.host_name,
             ms = elapsed.as_millis(),
             service = self.service_connection_string,
+            events = self
+                .event_hub_connection_string
+                .as_ref()
+                .map_or_else(String::new, |reader| format!("  telemetry  {reader}\n")),
             devices = devices.iter().fold(String::new(), |all, device| all + "  device     " + device + "\n"),
             port_note = self.https_note(wanted.https) + &self.amqps_note(wanted.amqps),
         );

@@ -2,10 +2,16 @@
 
 use hub_core::digital_twin::{self, DigitalTwinPatch};
 use hub_core::error::ServiceError;
+use hub_core::events::Source;
 use hub_core::ids::Target;
 use hub_core::registry::IfMatch;
+use hub_core::time::Timestamp;
+use hub_core::twin::Twin;
+use serde_json::Value;
 
 use super::HubState;
+use super::events::journal::Kind;
+use super::row::SectionsRow;
 use super::twins::{TwinReply, TwinWrite, twin_document};
 
 impl HubState {
@@ -42,5 +48,31 @@ impl HubState {
         let patch = patch.to_twin_patch(twin)?;
         self.apply(&mut state, target, TwinWrite::Merge, &patch, &IfMatch::Any)?;
         Ok(state.endpoint(None)?.twin.etag())
+    }
+
+    /// The digital twin before a write to `twin`, if its changes are wanted.
+    /// Only a device that has announced a model has one.
+    pub(super) fn before_change(&self, target: &Target, twin: &Twin) -> Option<Value> {
+        let tells = self.events.wants(Source::DigitalTwinChange)
+            && target.module.is_none()
+            && twin.model_id().is_some();
+        tells.then(|| digital_twin::document(&target.device, twin))
+    }
+
+    /// Tells how the digital twin has changed since [`HubState::before_change`].
+    pub(super) fn after_change(&self, before: Option<Value>, target: &Target, twin: &Twin, now: Timestamp) {
+        let Some(before) = before else { return };
+        let after = digital_twin::document(&target.device, twin);
+        let operations = digital_twin::difference(&before, &after);
+        if !operations.is_empty() {
+            self.events.totals.add(Kind::DigitalTwin, 1);
+            self.events.notify(
+                Source::DigitalTwinChange,
+                target,
+                &SectionsRow(twin),
+                now,
+                |notice| notice.digital_twin(&operations),
+            );
+        }
     }
 }

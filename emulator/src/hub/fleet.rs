@@ -1,13 +1,16 @@
 //! The hub's own devices as the fleet that the job engine works on.
 
 use hub_core::error::ServiceError;
+use hub_core::events::Source;
 use hub_core::ids::Target;
-use hub_core::job::TwinUpdate;
+use hub_core::job::{RecordView, TwinUpdate};
 use hub_core::method::{MethodCall, MethodResponse};
 use hub_core::query::Query;
 use job_service::Fleet;
 
 use super::HubState;
+use super::events::journal::Kind;
+use super::twins::LiveTwin;
 
 impl Fleet for HubState {
     async fn query(&self, condition: &str) -> Result<Vec<Target>, ServiceError> {
@@ -25,5 +28,21 @@ impl Fleet for HubState {
         call: &MethodCall,
     ) -> Result<MethodResponse, ServiceError> {
         HubState::invoke_method(self, target, call).await
+    }
+
+    fn record_changed(&self, record: &RecordView<'_>) {
+        // Of a device that is gone nobody asks.
+        if let Some(cell) = self.registry.find(&record.record.target.device) {
+            self.count(&mut cell.lock(), Kind::Job, 1);
+        }
+        if !self.events.wants(Source::DeviceJobLifecycle) {
+            return;
+        }
+        let target = &record.record.target;
+        let (now, twin) = (self.clock.now(), LiveTwin { hub: self, target });
+        self.events
+            .notify(Source::DeviceJobLifecycle, target, &twin, now, |notice| {
+                notice.device_job(record)
+            });
     }
 }

@@ -62,6 +62,7 @@ use self::outbox::CloseReason;
 use self::registry::Registry;
 use self::registry_jobs::RegistryJobs;
 use self::tier::MessageQuota;
+use crate::amqp::Farewell;
 use crate::blobs::BlobStore;
 use crate::server::OWNER_POLICY;
 use crate::tls::DeviceCa;
@@ -150,6 +151,7 @@ pub(crate) struct HubState {
     pub(crate) file_notifications: FileNotifications,
     pub(crate) configurations: Configurations,
     pub(crate) registry_jobs: RegistryJobs,
+    pub(crate) farewell: Farewell,
     /// Where AMQP over TLS is accepted, once it is.
     amqps_port: OnceLock<u16>,
 }
@@ -180,6 +182,7 @@ impl HubState {
             message_quota: MessageQuota::default(),
             configurations: Configurations::default(),
             registry_jobs: RegistryJobs::default(),
+            farewell: Farewell::default(),
             amqps_port: OnceLock::new(),
         }
     }
@@ -236,6 +239,7 @@ impl HubState {
             file_notifications,
             registry_jobs,
             configurations,
+            farewell: _,
             amqps_port: _,
         } = self;
         registry_jobs.clear();

@@ -25,6 +25,7 @@ use super::HubState;
 use super::cell::{DeviceCell, DeviceState, Endpoint, ModuleState};
 use super::events::journal::Kind;
 use super::outbox::CloseReason;
+use super::row::SectionsRow;
 use super::twins::TwinWrite;
 
 /// All devices.
@@ -384,10 +385,13 @@ impl HubState {
     /// the hub gives an Edge device come and go in silence.
     fn tell(&self, change: Lifecycle, target: &Target, endpoint: &Endpoint, now: Timestamp) {
         self.events.totals.add(Kind::Lifecycle, 1);
-        self.events
-            .notify(Source::DeviceLifecycle, target, &endpoint.twin, now, |notice| {
-                notice.lifecycle(change, &endpoint.twin)
-            });
+        self.events.notify(
+            Source::DeviceLifecycle,
+            target,
+            &SectionsRow(&endpoint.twin),
+            now,
+            |notice| notice.lifecycle(change, &endpoint.twin),
+        );
     }
 
     /// Removes every device, ending all connections.

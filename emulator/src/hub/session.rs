@@ -25,6 +25,7 @@ use super::cell::{DeviceCell, DeviceState, Endpoint, Persistence, Subscription, 
 use super::events::Presence;
 use super::events::journal::Kind;
 use super::outbox::{CloseReason, Outbox};
+use super::row::SectionsRow;
 
 /// A live connection of a device or module; ends when it is dropped.
 pub(crate) struct Session {
@@ -295,13 +296,18 @@ impl Session {
         let mut state = self.cell.lock();
         let changed = self.with_state(&mut state, |endpoint, now| {
             let updated = patch.and_then(|patch| {
+                let digital_twin = self.hub.before_change(&self.target, &endpoint.twin);
                 let version = endpoint.twin.patch_reported(&patch, expected_version, now)?;
                 let twin = &endpoint.twin;
+                self.hub.events.notify(
+                    Source::TwinChange,
+                    &self.target,
+                    &SectionsRow(twin),
+                    now,
+                    |notice| notice.twin_updated(TwinChange::of_report(&patch), twin),
+                );
                 self.hub
-                    .events
-                    .notify(Source::TwinChange, &self.target, twin, now, |notice| {
-                        notice.twin_updated(TwinChange::of_report(&patch), twin)
-                    });
+                    .after_change(digital_twin, &self.target, &endpoint.twin, now);
                 Ok(version)
             });
             let is_changed = updated.is_ok();

@@ -7,13 +7,11 @@ use hub_core::error::ServiceError;
 use hub_core::events::{AuthMethod, Event, Origin, Source};
 use hub_core::ids::Target;
 use hub_core::property_bag::{Bag, MessageProperties};
-use hub_core::query::Row;
-use hub_core::routing::SenderTwin;
 use hub_core::time::Timestamp;
 
 use super::HubState;
 use super::events::journal::Kind;
-use super::row::SectionsRow;
+use super::twins::LiveTwin;
 
 /// Messages that one look at the kept telemetry gives at most; the emulator's own.
 const LISTED: usize = 10_000;
@@ -42,28 +40,6 @@ impl From<Event> for TelemetryMessage {
             enqueued: event.enqueued,
             properties: event.properties,
             body: event.body,
-        }
-    }
-}
-
-/// The way to the twin of a message's sender, which nobody has locked.
-struct Sender<'a> {
-    hub: &'a HubState,
-    target: &'a Target,
-}
-
-impl SenderTwin for Sender<'_> {
-    fn look(&self, look: &mut dyn FnMut(&dyn Row)) {
-        let Some(cell) = self.hub.registry.find(&self.target.device) else {
-            return;
-        };
-        let state = cell.lock();
-        let endpoint = match &self.target.module {
-            None => Some(&state.endpoint),
-            Some(id) => state.modules.get(id).map(|module| &module.endpoint),
-        };
-        if let Some(endpoint) = endpoint {
-            look(&SectionsRow(&endpoint.twin));
         }
     }
 }
@@ -104,7 +80,7 @@ impl HubState {
     /// Keeps, shows and counts a message that was accepted, in this order: what
     /// is counted can be read.
     pub(super) fn keep_telemetry(&self, origin: &Arc<Origin>, now: Timestamp, bag: &Bag<'_>, body: &[u8]) {
-        let twin = Sender {
+        let twin = LiveTwin {
             hub: self,
             target: &origin.target,
         };

@@ -3,12 +3,15 @@
 use hub_core::error::ServiceError;
 use hub_core::events::Source;
 use hub_core::ids::Target;
+use hub_core::query::Row;
 use hub_core::registry::IfMatch;
+use hub_core::routing::SenderTwin;
 use hub_core::twin::{TwinChange, TwinDocument, TwinOwner, TwinPatch};
 
 use super::HubState;
 use super::cell::DeviceState;
 use super::events::journal::Kind;
+use super::row::SectionsRow;
 
 /// Whether a write merges into the twin or replaces its sections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +26,28 @@ pub(crate) enum TwinWrite {
 pub(crate) struct TwinReply {
     pub(crate) body: Vec<u8>,
     pub(crate) etag: String,
+}
+
+/// The way to the twin of a device or module that nobody has locked.
+pub(super) struct LiveTwin<'a> {
+    pub(super) hub: &'a HubState,
+    pub(super) target: &'a Target,
+}
+
+impl SenderTwin for LiveTwin<'_> {
+    fn look(&self, look: &mut dyn FnMut(&dyn Row)) {
+        let Some(cell) = self.hub.registry.find(&self.target.device) else {
+            return;
+        };
+        let state = cell.lock();
+        let endpoint = match &self.target.module {
+            None => Some(&state.endpoint),
+            Some(id) => state.modules.get(id).map(|module| &module.endpoint),
+        };
+        if let Some(endpoint) = endpoint {
+            look(&SectionsRow(&endpoint.twin));
+        }
+    }
 }
 
 impl HubState {
@@ -89,6 +114,7 @@ impl HubState {
         let endpoint = state.endpoint(target.module.as_ref())?;
         endpoint.twin.check(if_match)?;
         let twin = &mut endpoint.twin;
+        let digital_twin = self.before_change(target, twin);
         let tells = self.events.wants(Source::TwinChange);
         let change = match write {
             TwinWrite::Merge => {
@@ -96,7 +122,7 @@ impl HubState {
                 let change = twin.patch(patch, now)?;
                 if let Some(told) = told {
                     self.events
-                        .notify(Source::TwinChange, target, twin, now, |notice| {
+                        .notify(Source::TwinChange, target, &SectionsRow(twin), now, |notice| {
                             notice.twin_updated(told, twin)
                         });
                 }
@@ -105,12 +131,13 @@ impl HubState {
             TwinWrite::Replace => {
                 let change = twin.replace(patch, now)?;
                 self.events
-                    .notify(Source::TwinChange, target, twin, now, |notice| {
+                    .notify(Source::TwinChange, target, &SectionsRow(twin), now, |notice| {
                         notice.twin_replaced(twin)
                     });
                 change
             }
         };
+        self.after_change(digital_twin, target, twin, now);
         self.counters.twin_writes.add(1);
         if let Some(change) = change {
             endpoint.notify_desired(change);

@@ -197,7 +197,80 @@ fn components_and_properties_are_not_mistaken() {
     }
 }
 
+/// Applies a JSON patch, as RFC 6902 has it for objects.
+fn apply(document: &mut Value, operations: &[Value]) {
+    for operation in operations {
+        let path = operation["path"].as_str().unwrap();
+        let (parent, name) = path.rsplit_once('/').unwrap();
+        let name = name.replace("~1", "/").replace("~0", "~");
+        let parent = document.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+        let known = parent.contains_key(&name);
+        match operation["op"].as_str().unwrap() {
+            "add" => assert!(!known, "{path}"),
+            "replace" | "remove" => assert!(known, "{path}"),
+            other => panic!("{other}"),
+        }
+        match operation.get("value") {
+            Some(value) => parent.insert(name, value.clone()),
+            None => parent.remove(&name),
+        };
+    }
+}
+
+#[test]
+fn a_difference_names_what_has_changed() {
+    let before = document(
+        &DeviceId::parse("d").unwrap(),
+        &twin(
+            &json!({"t": {"__t": "c", "target": 20}}),
+            &json!({"serial": "1", "gone": 1}),
+        ),
+    );
+    let mut changed = twin(
+        &json!({"t": {"__t": "c", "target": 20}}),
+        &json!({"serial": "1", "gone": 1}),
+    );
+    assert_eq!(difference(&before, &before), Vec::<Value>::new());
+    let report = ReportedPatch::parse(br#"{"serial": "2", "gone": null, "a/b~": [1]}"#).unwrap();
+    changed.patch_reported(&report, None, at(3)).unwrap();
+    let after = document(&DeviceId::parse("d").unwrap(), &changed);
+    let operations = difference(&before, &after);
+    let values: Vec<_> = operations
+        .iter()
+        .filter(|operation| !operation["path"].as_str().unwrap().starts_with("/$metadata"))
+        .collect();
+    assert_eq!(
+        json!(values),
+        json!([
+            {"op": "add", "path": "/a~1b~0", "value": [1]},
+            {"op": "remove", "path": "/gone"},
+            {"op": "replace", "path": "/serial", "value": "2"},
+        ])
+    );
+}
+
+fn arb_document() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        (0..3).prop_map(|number| json!(number)),
+        Just(json!([1, {"a": 1}])),
+        Just(json!(null)),
+    ];
+    let members =
+        |value| proptest::collection::btree_map("[ab~/]{1,2}", value, 0..4).prop_map(|map| json!(map));
+    members(
+        leaf.prop_recursive(3, 20, 4, move |inner| members(inner).boxed())
+            .boxed(),
+    )
+}
+
 proptest! {
+    #[test]
+    fn a_difference_leads_from_one_document_to_the_other(before in arb_document(), after in arb_document()) {
+        let mut document = before.clone();
+        apply(&mut document, &difference(&before, &after));
+        prop_assert_eq!(document, after);
+    }
+
     #[test]
     fn arbitrary_paths_never_panic(path in ".*", slashed in "/[a-z/~$_]{0,12}") {
         for path in [path, slashed] {

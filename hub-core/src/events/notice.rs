@@ -4,11 +4,14 @@
 //! Source: the guide on non-telemetry event schemas. Whether an event is wanted
 //! at all is for the caller to know; nothing is made before.
 
+use serde_json::Value;
+
 use super::Source;
 use crate::ids::Target;
+use crate::job::{RecordState, RecordView};
 use crate::property_bag::{MessageProperties, SystemProperty};
 use crate::time::Timestamp;
-use crate::twin::{Twin, TwinChange, event_document};
+use crate::twin::{Twin, TwinChange, event_document, json_bytes};
 
 /// What all events of the hub have in common.
 #[derive(Debug, Clone, Copy)]
@@ -116,6 +119,41 @@ impl Notice<'_> {
 
     fn twin_change(&self, operation: &str, body: Vec<u8>) -> Notification {
         self.notification(Source::TwinChange, "twinChangeNotification", operation, body)
+    }
+
+    /// A digital twin changed; `operations` are the JSON patch that says how. The
+    /// guide names such events without their form, which is the emulator's own.
+    #[must_use]
+    pub fn digital_twin(&self, operations: &[Value]) -> Notification {
+        self.notification(
+            Source::DigitalTwinChange,
+            "digitalTwinChangeNotification",
+            "updateDigitalTwin",
+            json_bytes(&operations),
+        )
+    }
+
+    /// A job's operation on the device has begun or ended. The guide lists such
+    /// events without saying what they are made of: here the body is the
+    /// device's row of `devices.jobs` and the operation its new status.
+    #[must_use]
+    pub fn device_job(&self, record: &RecordView<'_>) -> Notification {
+        let operation = match record.record.state {
+            RecordState::Pending => "deviceJobPending",
+            RecordState::Running => "deviceJobStarted",
+            RecordState::Completed(_) => "deviceJobCompleted",
+            RecordState::Failed(_) => "deviceJobFailed",
+            RecordState::Canceled => "deviceJobCanceled",
+        };
+        let mut notification = self.notification(
+            Source::DeviceJobLifecycle,
+            "deviceJobLifecycleNotification",
+            operation,
+            json_bytes(record),
+        );
+        let job = ("jobId".to_owned(), record.request.id.as_str().to_owned());
+        notification.properties.application.extend([job]);
+        notification
     }
 
     fn notification(&self, source: Source, schema: &str, operation: &str, body: Vec<u8>) -> Notification {

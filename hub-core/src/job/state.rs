@@ -56,6 +56,8 @@ pub struct Job {
     statistics: Statistics,
     /// Ordered by target, fixed once the query has answered.
     records: Vec<DeviceRecord>,
+    /// Numbers of the records that have changed since they were last taken.
+    changed: Vec<usize>,
     /// The description of the latest failure, shared with the next one if it
     /// says the same.
     last_description: Arc<str>,
@@ -76,6 +78,7 @@ impl Job {
             selected: false,
             statistics: Statistics::default(),
             records: Vec::new(),
+            changed: Vec::new(),
             last_description: "".into(),
         }
     }
@@ -139,6 +142,20 @@ impl Job {
             created: self.started?,
             record: self.records.get(number)?,
         })
+    }
+
+    /// The records whose operation has begun or ended since this was last asked,
+    /// each as it is now, in the order of the changes. One that has changed
+    /// twice meanwhile comes twice.
+    pub fn take_changed(&mut self, mut each: impl FnMut(&RecordView<'_>)) {
+        let mut changed = std::mem::take(&mut self.changed);
+        for number in changed.drain(..) {
+            if let Some(view) = self.record_view(number) {
+                each(&view);
+            }
+        }
+        // Empty, with its room for the next ones.
+        self.changed = changed;
     }
 
     /// The service has planned the job: `queued` becomes `scheduled`.
@@ -296,6 +313,7 @@ impl Job {
             record.ended = now;
         }
         record.state = state;
+        self.changed.push(number);
     }
 
     fn finish_if_done(&mut self, now: Timestamp) {

@@ -445,3 +445,34 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn changes_of_records_are_told_once() {
+    let mut job = running(PartialFailure::default(), 3);
+    let taken = |job: &mut Job| {
+        let mut taken = Vec::new();
+        job.take_changed(|view| taken.push((view.record.target.to_string(), view.record.state.name())));
+        taken
+    };
+    let names: Vec<String> = job
+        .records()
+        .iter()
+        .map(|record| record.target.to_string())
+        .collect();
+    assert_eq!(taken(&mut job), []);
+    job.begin(1, at(2));
+    job.begin(1, at(2));
+    assert_eq!(taken(&mut job), [(names[1].clone(), "running")]);
+    job.settle(1, answered(200), at(3));
+    job.settle(1, answered(200), at(3));
+    job.close_window(at(4));
+    assert_eq!(
+        taken(&mut job),
+        [
+            (names[1].clone(), "completed"),
+            (names[0].clone(), "failed"),
+            (names[2].clone(), "failed")
+        ]
+    );
+    assert_eq!(taken(&mut job), []);
+}

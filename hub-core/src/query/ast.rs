@@ -76,6 +76,19 @@ pub(super) struct Name {
     pub(super) braced: bool,
 }
 
+impl Name {
+    /// Whether the name is one of a routing condition for a place in the body
+    /// or the twin, where values of all types are.
+    pub(super) fn is_message_json(&self) -> bool {
+        let is = |root: &str| {
+            self.segments
+                .first()
+                .is_some_and(|first| first.text.eq_ignore_ascii_case(root))
+        };
+        is("$body") || is("$twin")
+    }
+}
+
 /// One part of a [`Name`].
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Segment {
@@ -95,6 +108,14 @@ pub(super) enum Form {
 }
 
 impl Segment {
+    /// The root of the names in a message's body.
+    pub(super) fn body() -> Self {
+        Self {
+            text: "$body".into(),
+            form: Form::Plain,
+        }
+    }
+
     /// Whether this is the collection (or a part of its name) called `name`.
     pub(super) fn is_collection(&self, name: &str) -> bool {
         self.form == Form::Plain && self.text.eq_ignore_ascii_case(name)

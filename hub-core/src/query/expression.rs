@@ -16,12 +16,14 @@
 //! operator, and the loosest of all is `??`.
 
 use super::Dialect;
-use super::ast::{Expr, Name};
+use super::ast::{Expr, Name, Segment};
 use super::error::Fault;
 use super::functions::Function;
 use super::lexer::Kind;
 use super::parser::Parser;
+use super::types::{Type, type_of};
 use super::value::{Arithmetic, Comparison, Literal};
+use crate::events::Source;
 
 type Parsed = Result<Expr<Name>, Fault>;
 
@@ -34,38 +36,65 @@ impl Parser<'_> {
         }
         let mut operands = vec![first];
         while self.eat(&Kind::Coalesce) {
-            operands.push(self.disjunction()?);
+            let at = self.at();
+            let operand = self.disjunction()?;
+            let known = operands.iter().map(type_of).find(|found| *found != Type::Any);
+            self.check_type(at, &operand, known.unwrap_or(Type::Any), "??")?;
+            operands.push(operand);
         }
         Ok(Expr::Call(Function::Coalesce, operands))
     }
 
     /// `conjunction OR conjunction …`
     fn disjunction(&mut self) -> Parsed {
-        let first = self.conjunction()?;
-        self.chain("OR", first, Self::conjunction, Expr::Or)
+        self.chain("OR", Self::conjunction, Expr::Or)
     }
 
     /// `negation AND negation …`
     fn conjunction(&mut self) -> Parsed {
-        let first = self.negation()?;
-        self.chain("AND", first, Self::negation, Expr::And)
+        self.chain("AND", Self::negation, Expr::And)
     }
 
     fn chain(
         &mut self,
         keyword: &str,
-        first: Expr<Name>,
         operand: fn(&mut Self) -> Parsed,
         combine: fn(Vec<Expr<Name>>) -> Expr<Name>,
     ) -> Parsed {
+        let at = self.at();
+        let first = operand(self)?;
         if !self.sees_keyword(keyword) {
             return Ok(first);
         }
+        self.check_type(at, &first, Type::Bool, keyword)?;
         let mut operands = vec![first];
         while self.eat_keyword(keyword) {
-            operands.push(operand(self)?);
+            let at = self.at();
+            let operand = operand(self)?;
+            self.check_type(at, &operand, Type::Bool, keyword)?;
+            operands.push(operand);
         }
         Ok(combine(operands))
+    }
+
+    /// Refuses an operand that can never be what its operator needs; in
+    /// message routing only.
+    fn check_type(&self, at: usize, operand: &Expr<Name>, wanted: Type, operator: &str) -> Result<(), Fault> {
+        if !self.is_routing() {
+            return Ok(());
+        }
+        let found = type_of(operand);
+        if found.suits(wanted) {
+            return Ok(());
+        }
+        let hint = match (operator, wanted) {
+            ("NOT", Type::Bool) => "; NOT binds tighter than a comparison, write NOT (…)",
+            (_, Type::Number) if found == Type::Text => "; AS_NUMBER makes a number of a string",
+            ("the comparison", Type::Text) => "; properties of a message are strings",
+            _ => "",
+        };
+        let message = format!("{operator} takes {wanted} here, this is {found}{hint}");
+        Err(Fault::new(at, message))
     }
 
     /// `NOT negation`, looser than a comparison: `NOT a = 1` is `NOT (a = 1)`.
@@ -82,7 +111,9 @@ impl Parser<'_> {
         let left = self.sum()?;
         if let Some(comparison) = self.comparison() {
             self.advance();
+            let at = self.at();
             let right = self.sum()?;
+            self.check_type(at, &right, type_of(&left), "the comparison")?;
             return Ok(Expr::Compare(comparison, Box::new([left, right])));
         }
         if self.is_routing() {
@@ -150,17 +181,20 @@ impl Parser<'_> {
 
     /// `product + product - product …`, or `product || product …`
     fn sum(&mut self) -> Parsed {
-        let mut operands = vec![self.calculated_sum()?];
-        while self.eat(&Kind::Concatenate) {
-            operands.push(self.calculated_sum()?);
+        let at = self.at();
+        let first = self.calculated_sum()?;
+        if *self.peek() != Kind::Concatenate {
+            return Ok(first);
         }
-        Ok(match operands.pop() {
-            Some(only) if operands.is_empty() => only,
-            last => {
-                operands.extend(last);
-                Expr::Call(Function::Concat, operands)
-            }
-        })
+        self.check_type(at, &first, Type::Text, "||")?;
+        let mut operands = vec![first];
+        while self.eat(&Kind::Concatenate) {
+            let at = self.at();
+            let operand = self.calculated_sum()?;
+            self.check_type(at, &operand, Type::Text, "||")?;
+            operands.push(operand);
+        }
+        Ok(Expr::Call(Function::Concat, operands))
     }
 
     fn calculated_sum(&mut self) -> Parsed {
@@ -186,11 +220,18 @@ impl Parser<'_> {
         operand: fn(&mut Self) -> Parsed,
         operator: fn(&Kind<'_>) -> Option<Arithmetic>,
     ) -> Parsed {
+        let at = self.at();
         let first = operand(self)?;
         let mut rest = Vec::new();
         while let Some(operator) = operator(self.peek()) {
+            if rest.is_empty() {
+                self.check_type(at, &first, Type::Number, "the calculation")?;
+            }
             self.advance();
-            rest.push((operator, operand(self)?));
+            let at = self.at();
+            let operand = operand(self)?;
+            self.check_type(at, &operand, Type::Number, "the calculation")?;
+            rest.push((operator, operand));
         }
         Ok(if rest.is_empty() {
             first
@@ -202,13 +243,18 @@ impl Parser<'_> {
     /// `- operand`, a constant, a call, a path or a condition in parentheses.
     fn operand(&mut self) -> Parsed {
         if self.eat(&Kind::Minus) {
-            return Ok(match self.nested(Self::operand)? {
+            let at = self.at();
+            let operand = self.nested(Self::operand)?;
+            self.check_type(at, &operand, Type::Number, "the minus sign")?;
+            return Ok(match operand {
                 Expr::Literal(Literal::Number(n)) => Expr::Literal(Literal::Number(-n)),
                 operand => Expr::Negate(Box::new(operand)),
             });
         }
         if self.is_routing() && self.eat_keyword("NOT") {
+            let at = self.at();
             let operand = self.nested(Self::operand)?;
+            self.check_type(at, &operand, Type::Bool, "NOT")?;
             return Ok(Expr::Not(Box::new(operand)));
         }
         if self.eat(&Kind::LeftBrace) {
@@ -246,6 +292,9 @@ impl Parser<'_> {
     /// `FUNCTION(argument, …)`
     fn call(&mut self, name: &str) -> Parsed {
         let function = Function::find(name, self.dialect).map_err(|hint| self.fault(hint))?;
+        if function == Function::TwinChangeIncludes {
+            return self.twin_change_includes();
+        }
         let name_at = self.at();
         self.advance();
         self.expect(&Kind::LeftParen, "'('")?;
@@ -253,12 +302,7 @@ impl Parser<'_> {
         let arguments = if *self.peek() == Kind::RightParen {
             Vec::new()
         } else {
-            let argument = if self.is_routing() {
-                Self::condition
-            } else {
-                Self::sum
-            };
-            self.nested(|parser| parser.list(argument))?
+            self.nested(|parser| parser.arguments(name, function))?
         };
         self.expect(&Kind::RightParen, "',' or ')'")?;
         let arity = function.arity();
@@ -280,6 +324,56 @@ impl Parser<'_> {
         }
         Ok(Expr::Call(function, arguments))
     }
+
+    fn arguments(&mut self, name: &str, function: Function) -> Result<Vec<Expr<Name>>, Fault> {
+        let mut index = 0;
+        self.list(|parser| {
+            let at = parser.at();
+            let argument = if parser.is_routing() {
+                parser.condition()?
+            } else {
+                parser.sum()?
+            };
+            let wanted = function.argument(index);
+            parser.check_type(at, &argument, wanted, &name.to_ascii_uppercase())?;
+            index += 1;
+            Ok(argument)
+        })
+    }
+
+    /// `TWIN_CHANGE_INCLUDES(path)`: the path is one of the twin, and leads into
+    /// the body of the event.
+    fn twin_change_includes(&mut self) -> Parsed {
+        if self.source != Some(Source::TwinChange) {
+            return Err(self.fault("the function is for routes with the source TwinChangeEvents"));
+        }
+        self.advance();
+        self.expect(&Kind::LeftParen, "'('")?;
+        let mut name = self.name("a path")?;
+        if !is_in_twin(&name) {
+            let message =
+                "TWIN_CHANGE_INCLUDES takes a path below tags, properties.desired or properties.reported";
+            return Err(Fault::new(name.at, message));
+        }
+        name.segments.insert(0, Segment::body());
+        self.expect(&Kind::RightParen, "')'")?;
+        Ok(Expr::Call(Function::TwinChangeIncludes, vec![Expr::Path(name)]))
+    }
+}
+
+/// Whether a path leads to something that a twin change event can report.
+fn is_in_twin(name: &Name) -> bool {
+    let is = |at: usize, known: &str| {
+        name.segments
+            .get(at)
+            .is_some_and(|segment| segment.text.eq_ignore_ascii_case(known))
+    };
+    let above = match () {
+        () if is(0, "tags") => 1,
+        () if is(0, "properties") && (is(1, "desired") || is(1, "reported")) => 2,
+        () => return false,
+    };
+    name.segments.len() > above
 }
 
 fn named_constant(word: &str) -> Option<Literal> {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use super::Dialect;
+use super::types::Type;
 use super::value::{Comparison, Truth, Value};
 
 /// A function of conditions. Names match case-insensitively.
@@ -179,7 +180,45 @@ impl Function {
     /// Whether the argument must be a path: the question is about the path
     /// itself, not about a value.
     pub(super) fn takes_path(self) -> bool {
-        matches!(self, Self::IsDefined | Self::TwinChangeIncludes)
+        self == Self::IsDefined
+    }
+
+    /// What the result is, unless it is undefined.
+    pub(super) fn result(self) -> Type {
+        match self {
+            Self::IsDefined
+            | Self::StartsWith
+            | Self::EndsWith
+            | Self::ArrayContains
+            | Self::Contains
+            | Self::Is(_)
+            | Self::TwinChangeIncludes => Type::Bool,
+            Self::IndexOf | Self::Length | Self::AsNumber | Self::Number(_) | Self::Power => Type::Number,
+            Self::Lower | Self::Upper | Self::Concat | Self::Substring => Type::Text,
+            Self::Coalesce => Type::Any,
+        }
+    }
+
+    /// What the argument at an index must be to give a result.
+    pub(super) fn argument(self, index: usize) -> Type {
+        match self {
+            Self::StartsWith
+            | Self::EndsWith
+            | Self::Contains
+            | Self::IndexOf
+            | Self::Length
+            | Self::Lower
+            | Self::Upper
+            | Self::Concat => Type::Text,
+            Self::Substring if index == 0 => Type::Text,
+            Self::Substring | Self::Number(_) | Self::Power => Type::Number,
+            Self::IsDefined
+            | Self::ArrayContains
+            | Self::AsNumber
+            | Self::Is(_)
+            | Self::Coalesce
+            | Self::TwinChangeIncludes => Type::Any,
+        }
     }
 
     /// Calls the function with `count` arguments; `argument` evaluates the one

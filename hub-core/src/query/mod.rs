@@ -34,6 +34,7 @@ mod parser;
 mod plan;
 mod row;
 mod select;
+mod types;
 mod value;
 
 #[cfg(test)]

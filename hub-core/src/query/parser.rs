@@ -54,6 +54,9 @@ pub(super) fn routing_condition(text: &str, source: events::Source) -> Result<Ex
     if *parser.peek() == Kind::End {
         return Ok(Expr::Literal(Literal::Bool(true)));
     }
+    if parser.sees_keyword("SELECT") && matches!(parser.following(), Kind::Word(_) | Kind::Star) {
+        return Err(parser.fault("a route has a condition, not a query"));
+    }
     let condition = parser.condition()?;
     parser.expect(&Kind::End, "the end of the condition")?;
     Ok(condition)
@@ -243,12 +246,17 @@ impl<'t> Parser<'t> {
 
     /// The next word if a parenthesis follows it and it is not reserved.
     pub(super) fn called_word(&self) -> Option<&'t str> {
-        match (self.peek(), self.tokens.get(self.next + 1)?) {
-            (Kind::Word(word), after) if after.kind == Kind::LeftParen && !self.is_reserved(word) => {
-                Some(word)
-            }
+        match (self.peek(), self.following()) {
+            (Kind::Word(word), Kind::LeftParen) if !self.is_reserved(word) => Some(word),
             _ => None,
         }
+    }
+
+    /// The token after the next one.
+    fn following(&self) -> &Kind<'t> {
+        self.tokens
+            .get(self.next + 1)
+            .map_or(&Kind::End, |token| &token.kind)
     }
 
     /// One or more elements with commas between them.

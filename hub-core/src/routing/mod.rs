@@ -16,13 +16,99 @@
 //! counts, or knows how endpoints work. Sources: the developer guide's pages on
 //! message routing, its query syntax and enrichments, and the REST reference of
 //! the hub's resource.
+//!
+//! # The configuration
+//!
+//! It has the form of `properties.routing` in the hub's resource and may stand
+//! alone, as `{"routing": …}`, or in the whole resource. Only endpoints differ:
+//! lists of the cloud's kinds may be there if they are empty. Everything may be
+//! left out; an unknown member is refused. Names have 1 to 64 ASCII letters,
+//! digits, `.`, `_` or `-`, and are unique whatever their case.
+//!
+//! | member of `endpoints` | what its items have beside `name` |
+//! |---|---|
+//! | `streams` | `partitions` (1 to 32, 4), `retention` (1s to 7d, 1d), `retentionBytes` of a partition (64MiB), `retentionCount` of a partition (no bound), `consumerGroups` beside `$Default` |
+//! | `directories` | `path`, `maxFileBytes` (1KiB to 1GiB, 10MiB), `maxFiles` (1 to 100,000, 100) |
+//! | `webhooks` | `url` (http or https), `batchCount` (1 to 1000, 100), `batchWait` (0 to 1m, 0), `timeout` (10ms to 5m, 10s) |
+//!
+//! Durations are numbers of seconds or texts such as `250ms` and `1.5h`; sizes
+//! are numbers of bytes or texts such as `64KiB`. At most 10 endpoints, and
+//! `events` is the built-in one.
+//!
+//! | member | of an item of `routes` (at most 100) |
+//! |---|---|
+//! | `name` | its name |
+//! | `source` | `DeviceMessages`, `TwinChangeEvents`, `DeviceLifecycleEvents`, `DeviceJobLifecycleEvents`, `DeviceConnectionStateEvents` or `DigitalTwinChangeEvents` |
+//! | `condition` | which messages; all of them if it is missing or empty |
+//! | `endpointNames` | exactly one name |
+//! | `isEnabled` | true if it is missing |
+//!
+//! `fallbackRoute` has the same members. It takes the `DeviceMessages` that no
+//! route takes and leads to `events`; it is off if it is missing. Only where
+//! nothing at all is configured, [`Routing::default`], it is on.
+//!
+//! `enrichments` (at most 10) have a `key`, `endpointNames`, and a `value`: a
+//! literal, `$iothubname`, `$twin.tags.…`, `$twin.properties.desired.…` or
+//! `$twin.properties.reported.…`. What leads to nothing, or to no string, number
+//! or boolean, is stamped as it is written. A property that has the key already
+//! is overwritten. Events of digital twins are not enriched.
+//!
+//! ```
+//! use hub_core::events::Source;
+//! use hub_core::routing::{Routing, Trial};
+//! use hub_core::time::Timestamp;
+//! use serde_json::json;
+//!
+//! let routing = Routing::from_json(&json!({
+//!     "endpoints": {"streams": [{"name": "alerts", "partitions": 1}]},
+//!     "routes": [{
+//!         "name": "hot",
+//!         "source": "DeviceMessages",
+//!         "condition": "level = 'critical' OR $body.temperature > 60",
+//!         "endpointNames": ["alerts"],
+//!     }],
+//!     "fallbackRoute": {"isEnabled": true},
+//! }))
+//! .unwrap();
+//! assert!(!routing.wants(Source::TwinChange));
+//!
+//! let test = Trial::from_json(&json!({"message": {"body": {"temperature": 61}}})).unwrap();
+//! let decision = routing.decide(&test.message(Timestamp::NEVER));
+//! let names: Vec<&str> = decision.endpoints.iter().map(|id| routing.endpoint_name(id)).collect();
+//! assert_eq!(names, ["alerts"]);
+//! ```
+//!
+//! # Conditions
+//!
+//! They are a dialect of the query language ([`crate::query::Dialect::Routing`]):
+//! `AND`, `OR`, `NOT` (as tight as a minus sign: write `NOT (a = 'x')`),
+//! comparisons, arithmetic, `||`, `??` (loosest of all: write `(a ?? 'x') = 'x'`),
+//! `/* comments */`, and the functions ABS, AS_NUMBER, CEILING, CONCAT, CONTAINS,
+//! ENDS_WITH, EXP, FLOOR, INDEX_OF, IS_ARRAY, IS_BOOL, IS_DEFINED, IS_NULL,
+//! IS_NUMBER, IS_OBJECT, IS_PRIMITIVE, IS_STRING, LENGTH, LOWER, POWER, SIGN, SQRT,
+//! SQUARE, STARTS_WITH, SUBSTRING, UPPER and, for `TwinChangeEvents`,
+//! TWIN_CHANGE_INCLUDES(path).
+//!
+//! | name | what it stands for |
+//! |---|---|
+//! | `level` | an application property, always a string; its name has no case |
+//! | `$contentType` | a system property ([`SystemReference`](crate::query::SystemReference)), or an application property of that name where the message does not have it |
+//! | `{$contentType}` | the system property and nothing else |
+//! | `$body.a[0].b` | a place in the body, if content type and content encoding say that it is JSON |
+//! | `$twin.tags.a`, `$twin.properties.desired.a`, `$twin.properties.reported.a` | a place in the twin of the sender; a module's own for a module |
+//!
+//! Only what is true is routed. What compares a property with a number can never
+//! be true and is refused, as the service does; the body and the twin have values
+//! of any type, and comparing two types there is undefined.
 
+mod body;
 mod config;
 mod endpoint;
 mod enrichment;
 mod evaluation;
 mod explain;
 mod message;
+mod properties;
 mod reader;
 mod set;
 mod trial;
@@ -305,11 +391,13 @@ impl Routing {
     /// or the fallback route, which is for telemetry.
     #[must_use]
     pub fn wants(&self, source: Source) -> bool {
-        let is_routed = self
-            .by_source
-            .get(source as usize)
-            .is_some_and(|routes| !routes.is_empty());
+        let is_routed = !self.compiled(source).is_empty();
         is_routed || source == Source::Telemetry && self.fallback.is_enabled
+    }
+
+    /// The enabled routes of a source.
+    fn compiled(&self, source: Source) -> &[Compiled] {
+        self.by_source.get(source as usize).map_or(&[], |routes| routes)
     }
 
     /// Where a message goes. Each enabled route of its source is evaluated; the
@@ -318,8 +406,7 @@ impl Routing {
     pub fn decide(&self, message: &Message<'_>) -> Decision {
         let evaluation = Evaluation::new(&self.lookups, message);
         let mut decision = Decision::default();
-        let routes = self.by_source.get(message.source as usize).into_iter().flatten();
-        for route in routes {
+        for route in self.compiled(message.source) {
             if route.condition.outcome(&evaluation) == Some(true) {
                 decision.routes.insert(route.place);
                 decision.endpoints.insert(route.endpoint);
@@ -367,5 +454,7 @@ impl Routing {
     }
 }
 
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod tests;

@@ -278,7 +278,7 @@ impl Twin {
     }
 }
 
-fn json_bytes(value: &impl Serialize) -> Vec<u8> {
+pub(crate) fn json_bytes(value: &impl Serialize) -> Vec<u8> {
     // Writing to memory fails only for maps whose keys are not strings, which
     // twins do not have.
     serde_json::to_vec(value).unwrap_or_default()

@@ -214,3 +214,22 @@ async fn idle_peers_are_cut_off_and_slow_ones_too() {
     opened.read_to_end(&mut bytes).await.unwrap();
     assert!(contains(&bytes, "amqp:connection:forced"), "{bytes:?}");
 }
+
+#[tokio::test]
+async fn peers_are_told_when_the_hub_stops() {
+    let hub = start_hub().await;
+    let mut client = AmqpClient::of_policy(&hub, "service").await;
+    let link = client.sender(SEND).await.unwrap();
+    // These do not keep the hub from stopping.
+    let _silent = hub.connect_amqp_in_memory();
+    let mut deaf = hub.connect_amqp_in_memory();
+    deaf.write_all(&frames(&[open()])).await.unwrap();
+    let stop = tokio::spawn(hub.shutdown());
+    let error = client.expect_closed().await.unwrap();
+    assert_eq!(error.condition, "amqp:connection:forced");
+    assert_eq!(client.engine.credit(link), Err(CommandError::Gone));
+    soon("the hub's end", stop).await.unwrap();
+    let mut bytes = Vec::new();
+    deaf.read_to_end(&mut bytes).await.unwrap();
+    assert!(contains(&bytes, "amqp:connection:forced"), "{bytes:?}");
+}

@@ -9,6 +9,7 @@ use hub_core::events::{DEFAULT_GROUP, Event, Retention, Source, Sources, Start};
 use serde_json::{Value, json};
 
 use crate::support::device::{Device, Identity, TWIN_RESPONSES};
+use crate::support::jobs;
 use crate::support::rest::Rest;
 use crate::support::{soon, start_hub, wait_for};
 
@@ -476,4 +477,101 @@ async fn consumer_groups_are_made_and_removed() {
     hub.reset();
     assert_eq!(names().await, json!(["$Default"]));
     assert_eq!(reader.take(1), Err(ReadEnd::Reset));
+}
+
+#[tokio::test]
+async fn what_a_job_does_to_each_device_is_told() {
+    let (hub, rest) = hub_with(&[Source::DeviceJobLifecycle]).await;
+    let mut device = Device::online(&hub, "d").await;
+    device.subscribe(&["$iothub/methods/POST/#"]).await;
+    hub.create_device("offline").unwrap();
+    let answer = tokio::spawn(async move {
+        let call = device.expect_delivery().await;
+        let (_, rid) = call.topic.split_once("$rid=").unwrap();
+        device
+            .publish(&format!("$iothub/methods/res/200/?$rid={rid}"), "{}")
+            .await;
+        device
+    });
+    jobs::create(&rest, "j", &jobs::method_job("*", json!({}))).await;
+    jobs::ended(&rest, "j").await;
+    let _device = soon("the answer", answer).await.unwrap();
+
+    // The operations begin in the order of the devices; who is done first is open.
+    assert_eq!(operations(&hub)[..2], ["deviceJobStarted", "deviceJobStarted"]);
+    let ends: std::collections::BTreeMap<String, Event> = all(&hub)
+        .into_iter()
+        .skip(2)
+        .map(|event| (event.origin.target.device.to_string(), event))
+        .collect();
+    assert_eq!(ends.len(), 2);
+    for record in jobs::records(&rest, "j").await {
+        let event = &ends[record["deviceId"].as_str().unwrap()];
+        assert_eq!(event.source.name(), "deviceJobLifecycleEvents");
+        let told: Value = serde_json::from_slice(&event.body).unwrap();
+        assert_eq!(told, record);
+        let properties = &event.properties.application;
+        assert_eq!(properties["jobId"], "j");
+        assert_eq!(
+            properties["iothub-message-schema"],
+            "deviceJobLifecycleNotification"
+        );
+        let operation = match record["status"].as_str().unwrap() {
+            "completed" => "deviceJobCompleted",
+            "failed" => "deviceJobFailed",
+            other => panic!("{other}"),
+        };
+        assert_eq!(properties["opType"], operation);
+    }
+}
+
+#[tokio::test]
+async fn digital_twins_tell_of_their_changes() {
+    let (hub, rest) = hub_with(&[Source::DigitalTwinChange]).await;
+    let identity = Identity::create(&hub, "d");
+    let mut connect = identity.connect();
+    connect.username = Some(format!("{}&model-id=dtmi:a:b;1", identity.user_name()).into());
+    let (mut device, _) = Device::connected(&hub, connect).await;
+    device.subscribe(&[TWIN_RESPONSES]).await;
+    // No model, no digital twin.
+    hub.create_device("plain").unwrap();
+    let desired = json!({"properties": {"desired": {"speed": 1}}});
+    for id in ["plain", "d"] {
+        rest.call("PATCH", &format!("/twins/{id}"))
+            .json(&desired)
+            .send()
+            .await
+            .ok();
+    }
+    device
+        .publish("$iothub/twin/PATCH/properties/reported/?$rid=1", r#"{"speed":1}"#)
+        .await;
+    device.expect_delivery().await;
+    // Nothing of it is the digital twin's.
+    rest.call("PATCH", "/twins/d")
+        .json(&json!({"tags": {"a": 1}}))
+        .send()
+        .await
+        .ok();
+
+    let events = all(&hub);
+    let changes: Vec<Value> = events
+        .iter()
+        .map(|event| {
+            assert_eq!(event.source.name(), "digitalTwinChangeEvents");
+            assert_eq!(event.origin.target.device.as_str(), "d");
+            serde_json::from_slice(&event.body).unwrap()
+        })
+        .collect();
+    let [wanted, reported] = &changes[..] else {
+        panic!("{changes:?}")
+    };
+    assert_eq!(
+        *wanted,
+        json!([{"op": "add", "path": "/$metadata/speed", "value": {"desiredValue": 1, "desiredVersion": 2}}])
+    );
+    assert_eq!(
+        reported.as_array().unwrap().last().unwrap(),
+        &json!({"op": "add", "path": "/speed", "value": 1})
+    );
 }

@@ -155,6 +155,32 @@ async fn a_method_call_is_seen_with_its_outcome() {
 }
 
 #[tokio::test]
+async fn what_a_job_does_and_digital_twins_are_seen() {
+    let (hub, rest) = rest::start().await;
+    let identity = Identity::create(&hub, "d");
+    let mut connect = identity.connect();
+    connect.username = Some(format!("{}&model-id=dtmi:a:b;1", identity.user_name()).into());
+    let (_device, _) = Device::connected(&hub, connect).await;
+    let mut live = Live::open(&hub, "?kind=job,digital-twin").await;
+    let job = json!({"type": "scheduleUpdateTwin", "queryCondition": "*",
+        "updateTwin": {"etag": "*", "properties": {"desired": {"a": 1}}}});
+    rest.put("/jobs/v2/j", &job).await.ok();
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|line| line != "job d deviceJobCompleted") {
+        seen.extend(live.lines(1).await);
+    }
+    assert!(
+        seen.iter().any(|line| line.starts_with("digital-twin d ")),
+        "{seen:?}"
+    );
+    let counts = counted(&rest, "").await;
+    let jobs = seen.iter().filter(|line| line.starts_with("job ")).count();
+    assert_eq!(counts["totals"]["job"], jobs);
+    assert_eq!(counts["devices"][0]["job"], jobs);
+    assert_eq!(counts["totals"]["digital-twin"], 1);
+}
+
+#[tokio::test]
 async fn filters_choose_devices_and_kinds() {
     let (hub, rest) = rest::start().await;
     for id in ["room-1", "room-2", "hall"] {
@@ -357,7 +383,9 @@ async fn the_routes_that_a_message_took_are_seen() {
     let mut either = Live::open(&hub, "?route=hot&route=all").await;
     let (mut device, _) = Device::connected(&hub, identity.connect()).await;
     device.publish_acknowledged(&identity.events(""), "1").await;
-    device.publish_acknowledged(&identity.events("level=high"), "2").await;
+    device
+        .publish_acknowledged(&identity.events("level=high"), "2")
+        .await;
     assert_eq!(live.next().await.data["routes"], json!(["all"]));
     assert_eq!(live.next().await.data["routes"], json!(["hot", "all"]));
     assert_eq!(hot.lines(1).await, ["telemetry d 2"]);

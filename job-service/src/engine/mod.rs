@@ -142,6 +142,17 @@ impl<F> Shared<F> {
     }
 }
 
+impl<F: Fleet> Shared<F> {
+    /// Changes a job, and tells the fleet which records changed.
+    fn update<R>(&self, cell: &JobCell, change: impl FnOnce(&mut Job) -> R) -> R {
+        cell.update(|job| {
+            let result = change(job);
+            job.take_changed(|record| self.fleet.record_changed(record));
+            result
+        })
+    }
+}
+
 impl<F> Clone for JobEngine<F> {
     fn clone(&self) -> Self {
         Self {
@@ -175,9 +186,7 @@ impl<F: Fleet> JobEngine<F> {
             }),
         }
     }
-}
 
-impl<F> JobEngine<F> {
     /// Takes a job in. It starts at its start time, which may be past.
     ///
     /// # Errors
@@ -213,7 +222,8 @@ impl<F> JobEngine<F> {
                 format!("job {id} does not exist"),
             ));
         };
-        cell.update(|job| job.cancel(self.shared().settings.cancel_running, now))?;
+        let running = self.shared().settings.cancel_running;
+        self.shared().update(&cell, |job| job.cancel(running, now))?;
         table.retire(&cell, now);
         drop(table);
         cell.stop_runner();
@@ -295,7 +305,9 @@ impl<F> JobEngine<F> {
         let cells = self.table().clear();
         for cell in cells {
             // An ended job refuses, which is as good here.
-            let _ = cell.update(|job| job.cancel(CancelRunning::Stops, now));
+            let _ = self
+                .shared()
+                .update(&cell, |job| job.cancel(CancelRunning::Stops, now));
             cell.stop_runner();
         }
         self.shared().changed.notify_one();

@@ -31,10 +31,10 @@ pub(super) async fn run<F: Fleet>(shared: Arc<Shared<F>>, cell: Arc<JobCell>, wi
         done = AssertUnwindSafe(drive(&shared, &cell, window_end)).catch_unwind() => {
             // The panic itself has been reported by the panic hook.
             if done.is_err() {
-                cell.update(|job| job.fail("the operation on a device crashed", clock.now()));
+                shared.update(&cell, |job| job.fail("the operation on a device crashed", clock.now()));
             }
         }
-        () = clock.elapses(window_end) => cell.update(|job| job.close_window(clock.now())),
+        () = clock.elapses(window_end) => shared.update(&cell, |job| job.close_window(clock.now())),
     }
     shared.table().retire(&cell, clock.now());
     shared.changed.notify_one();
@@ -51,7 +51,7 @@ pub(super) async fn run<F: Fleet>(shared: Arc<Shared<F>>, cell: Arc<JobCell>, wi
 async fn drive<F: Fleet>(shared: &Shared<F>, cell: &JobCell, window_end: Duration) {
     match select(shared, cell).await {
         Ok(targets) => act_on_all(shared, cell, &targets, window_end).await,
-        Err(error) => cell.update(|job| job.fail(&error.message, shared.clock.now())),
+        Err(error) => shared.update(cell, |job| job.fail(&error.message, shared.clock.now())),
     }
 }
 
@@ -60,7 +60,7 @@ async fn drive<F: Fleet>(shared: &Shared<F>, cell: &JobCell, window_end: Duratio
 async fn select<F: Fleet>(shared: &Shared<F>, cell: &JobCell) -> Result<Vec<Target>, ServiceError> {
     let targets = shared.fleet.query(&cell.request().condition).await?;
     shared.table().reserve(cell, targets.len())?;
-    Ok(cell.update(|job| job.select(targets, shared.clock.now())))
+    Ok(shared.update(cell, |job| job.select(targets, shared.clock.now())))
 }
 
 async fn act_on_all<F: Fleet>(shared: &Shared<F>, cell: &JobCell, targets: &[Target], window_end: Duration) {
@@ -90,7 +90,7 @@ async fn act_on_all<F: Fleet>(shared: &Shared<F>, cell: &JobCell, targets: &[Tar
             count = &mut leave, if !leave.is_terminated() => {
                 let next = begun..begun + count;
                 let now = clock.now();
-                cell.update(|job| {
+                shared.update(cell, |job| {
                     for number in next.clone() {
                         job.begin(number, now);
                     }
@@ -106,7 +106,7 @@ async fn act_on_all<F: Fleet>(shared: &Shared<F>, cell: &JobCell, targets: &[Tar
                     done.push(another);
                 }
                 let now = clock.now();
-                cell.update(|job| {
+                shared.update(cell, |job| {
                     for (number, result) in done.drain(..) {
                         job.settle(number, result, now);
                     }

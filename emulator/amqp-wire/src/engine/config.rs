@@ -24,6 +24,11 @@ pub struct Config {
     /// one to two times as long: it must speak twice as often as it is told,
     /// and time is seen only when [`tick`](super::Engine::tick) is called.
     pub idle_time_out: Option<Duration>,
+    /// Where the numbers of transfers and deliveries and the counts of links
+    /// begin. Any number is legal (AMQP 1.0 parts 2.5.6 and 2.6.7); from one near
+    /// the greatest they soon go round, which puts a peer's arithmetic to the
+    /// test.
+    pub first_number: u32,
     /// Bounds.
     pub limits: Limits,
 }
@@ -67,6 +72,7 @@ impl Config {
             mechanisms: vec![ByteString::from_static("ANONYMOUS")],
             max_frame_size: 65536,
             idle_time_out: Some(Duration::from_secs(240)),
+            first_number: 0,
             limits: Limits::default(),
         }
     }

@@ -197,8 +197,8 @@ impl Engine {
         };
         let (remote_handle, delivery_count) = match (own.is_none(), role) {
             (true, Role::Receiver) => (Some(attach.handle), attach.initial_delivery_count.unwrap_or(0)),
-            (true, Role::Sender) => (Some(attach.handle), 0),
-            (false, _) => (None, 0),
+            (true, Role::Sender) => (Some(attach.handle), self.config.first_number),
+            (false, _) => (None, self.config.first_number),
         };
         let link = Link {
             channel: session.channel,
@@ -236,7 +236,7 @@ impl Engine {
         self.check_session(session)?;
         // The name lives as long as the request: it must not hold a read.
         let name = ByteString::from(attach.name.to_string());
-        attach.initial_delivery_count = (attach.role == Role::Sender).then_some(0);
+        attach.initial_delivery_count = (attach.role == Role::Sender).then_some(self.config.first_number);
         if attach.role == Role::Receiver && attach.max_message_size.is_none() {
             attach.max_message_size = Some(self.config.limits.max_message_size);
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::handshake::Phase;
-use super::{CommandError, Engine, Event, Fault, LinkId, SentId, SessionId, Side, ahead, illegal};
+use super::{CommandError, Config, Engine, Event, Fault, LinkId, SentId, SessionId, Side, ahead, illegal};
 use crate::performative::{Begin, End, Error, Flow, Performative, Role};
 
 /// The outgoing window that we announce. Nothing limits us but the peer's
@@ -52,17 +52,17 @@ pub(super) struct Unsettled {
 }
 
 impl Session {
-    fn new(id: SessionId, incoming_window: u32) -> Self {
+    fn new(id: SessionId, config: &Config) -> Self {
         Self {
             id,
             remote_channel: None,
             ending: false,
             next_incoming_id: 0,
-            incoming_window,
-            next_outgoing_id: 0,
+            incoming_window: config.limits.incoming_window,
+            next_outgoing_id: config.first_number,
             remote_window: 0,
             remote_handle_max: u32::MAX,
-            next_delivery_id: 0,
+            next_delivery_id: config.first_number.into(),
             unsettled: BTreeMap::new(),
             by_handle: Vec::new(),
             by_remote_handle: Vec::new(),
@@ -151,7 +151,7 @@ impl Engine {
             channel,
             generation: self.generation,
         };
-        let session = Session::new(id, self.config.limits.incoming_window);
+        let session = Session::new(id, &self.config);
         self.sessions[usize::from(channel)] = Some(Box::new(session));
         Some(id)
     }

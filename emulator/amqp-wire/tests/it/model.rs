@@ -116,6 +116,8 @@ impl Outgo {
 }
 
 struct Model {
+    /// What the model's numbers, which begin with 0, are ahead by on the wire.
+    first: u32,
     server: Engine,
     incoming: Vec<Incoming>,
     outgoing: Vec<Outgo>,
@@ -135,11 +137,13 @@ struct Model {
 }
 
 impl Model {
-    fn new() -> Self {
+    fn new(first: u32) -> Self {
         let mut config = Config::new("server");
+        config.first_number = first;
         config.limits.incoming_window = WINDOW;
         config.limits.unsettled = UNSETTLED;
         let mut model = Self {
+            first,
             server: Engine::server(Arc::new(config)),
             incoming: (0..LINKS).map(|_| Incoming::default()).collect(),
             outgoing: (0..LINKS).map(|_| Outgo::default()).collect(),
@@ -180,6 +184,7 @@ impl Model {
             let attach = Attach::new(format!("{handle}"), role, Source::at("a"), Target::at("b"));
             let attach = Attach {
                 handle: handle as u32,
+                initial_delivery_count: (role == Role::Sender).then_some(0),
                 ..attach
             };
             model.feed(&Performative::Attach(Box::new(attach)), &[]);
@@ -203,9 +208,7 @@ impl Model {
     }
 
     fn feed(&mut self, performative: &Performative, payload: &[u8]) {
-        let mut bytes = BytesMut::new();
-        put_amqp_frame(0, performative, payload, &mut bytes);
-        self.server.feed(&bytes);
+        self.server.feed(&frame(performative, self.first, payload));
     }
 
     fn flow(&self) -> Flow {
@@ -303,9 +306,7 @@ impl Model {
                     state: Some(DeliveryState::Accepted),
                     batchable: false,
                 };
-                let mut bytes = BytesMut::new();
-                put_amqp_frame(0, &Performative::Disposition(wire), &[], &mut bytes);
-                assert_eq!(output, bytes);
+                assert_eq!(output, frame(&Performative::Disposition(wire), self.first, &[]));
             }
             Op::PeerForgets => {
                 if self.next_delivery_in == 0 {
@@ -444,7 +445,7 @@ impl Model {
         while let Some(frame) = take_frame(&mut output, MAX_FRAME as u32).unwrap() {
             widths_are_full(&frame.body);
             let (performative, payload) = Performative::decode(&frame.body).unwrap();
-            match performative {
+            match shifted(&performative, self.first.wrapping_neg()) {
                 Performative::Flow(flow) => self.check_flow(&flow),
                 Performative::Transfer(transfer) => self.check_transfer(&transfer, &payload),
                 Performative::Disposition(disposition) => {
@@ -535,12 +536,55 @@ impl Model {
     }
 }
 
+/// A frame that carries the model's numbers `by` ahead.
+fn frame(performative: &Performative, by: u32, payload: &[u8]) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    put_amqp_frame(0, &shifted(performative, by), payload, &mut bytes);
+    bytes
+}
+
+/// The same with every transfer's and delivery's number and every link's count
+/// `by` ahead.
+fn shifted(performative: &Performative, by: u32) -> Performative {
+    let shift = |number: &mut u32| *number = number.wrapping_add(by);
+    let mut performative = performative.clone();
+    match &mut performative {
+        Performative::Begin(begin) => shift(&mut begin.next_outgoing_id),
+        Performative::Attach(attach) => attach.initial_delivery_count.iter_mut().for_each(shift),
+        Performative::Flow(flow) => {
+            shift(&mut flow.next_outgoing_id);
+            flow.next_incoming_id.iter_mut().for_each(shift);
+            flow.delivery_count.iter_mut().for_each(shift);
+        }
+        Performative::Transfer(transfer) => transfer.delivery_id.iter_mut().for_each(shift),
+        Performative::Disposition(disposition) => {
+            shift(&mut disposition.first);
+            disposition.last.iter_mut().for_each(shift);
+        }
+        _ => {}
+    }
+    performative
+}
+
+/// Where numbers begin: often where they soon go round.
+fn arb_first() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        Just(0),
+        (0..12_u32).prop_map(|before| u32::MAX - before),
+        (0..12_u32).prop_map(|before| i32::MAX as u32 - before),
+        any::<u32>(),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn credit_windows_and_settlement_follow_the_model(ops in proptest::collection::vec(arb_op(), 1..60)) {
-        let mut model = Model::new();
+    fn credit_windows_and_settlement_follow_the_model(
+        first in arb_first(),
+        ops in proptest::collection::vec(arb_op(), 1..60),
+    ) {
+        let mut model = Model::new(first);
         for op in ops {
             model.step(op);
         }
@@ -562,7 +606,7 @@ proptest! {
             1..6,
         ),
     ) {
-        let mut model = Model::new();
+        let mut model = Model::new(0);
         for (channel, rest, code) in bodies {
             let body = [&[0x00, 0x53, code, 0xc0, rest.len() as u8 + 1, 3], &rest[..]].concat();
             let mut frame = vec![0, 0, 0, body.len() as u8 + 8, 2, 0, 0, channel as u8];

@@ -20,11 +20,12 @@ use std::task::Waker;
 use amqp_wire::engine::{AttachReply, Engine, Event, LinkId, SessionId};
 use amqp_wire::performative::{Attach, Error, Role};
 use hub_core::limits;
+use hub_core::time::Timestamp;
 
 use self::notices::Notices;
 use self::partition::PartitionReader;
 use super::address::{Address, Events, EventsName, EventsNode};
-use super::caller::{Caller, PutError};
+use super::caller::{Caller, Grant, PutError};
 use super::inbox::Inbox;
 use super::{cbs, condition};
 use crate::hub::HubState;
@@ -58,6 +59,8 @@ pub(crate) struct LinkInfo {
     /// The client's own end: the target of a link on which it receives. Answers
     /// name it in `reply-to`. None if it is longer than [`REPLY_TO_BYTES`].
     pub(crate) peer_address: Option<Box<str>>,
+    /// When the right to it ends; unknown before it is let in.
+    pub(crate) until: Timestamp,
     /// Which attach of the connection it was.
     number: u64,
     /// Wakes the link's node; see [`Ctx::waker`].
@@ -97,6 +100,7 @@ impl Shared {
             peer_address: peer_address
                 .filter(|address| address.len() <= REPLY_TO_BYTES)
                 .map(Into::into),
+            until: Timestamp::MAX,
             number: self.attaches,
             waker: self.inbox.waker(link),
         };
@@ -204,11 +208,14 @@ pub(super) fn attach(
     attach: &Attach,
     ctx: &mut Ctx<'_>,
 ) -> Result<Attached, Error> {
-    let authorized = ctx
+    let Grant { until, authorized } = ctx
         .shared
         .caller
         .may(ctx.hub, address)
         .map_err(|denied| condition::unauthorized(&denied))?;
+    if let Some(info) = ctx.shared.links.get_mut(&link) {
+        info.until = until;
+    }
     match (address, attach.role) {
         (Address::Cbs, Role::Sender) => Ok(Attached {
             reply: AttachReply {

@@ -297,13 +297,13 @@ impl Events {
     }
 
     /// Keeps an event of the hub itself and shows it to those who watch, as far
-    /// as its source is wanted; `make` is called only then. `twin` is that of whom
-    /// it is about.
+    /// as its source is wanted; `make` is called only then. `twin` is the way to
+    /// the twin of whom it is about.
     pub(crate) fn notify(
         &self,
         source: Source,
         target: &Target,
-        twin: &Twin,
+        twin: &dyn SenderTwin,
         now: Timestamp,
         make: impl FnOnce(&Notice<'_>) -> Notification,
     ) {
@@ -314,7 +314,7 @@ impl Events {
         let bag = Bag::from(&notification.properties);
         let (source, body) = (notification.source, &notification.body);
         if self.keeps(source) {
-            self.append(source, &origin, &bag, body, now, &SectionsRow(twin));
+            self.append(source, &origin, &bag, body, now, twin);
             self.counters.events_emitted.add(1);
         } else {
             self.show(source, &origin, &bag, body, now, None);
@@ -366,9 +366,13 @@ impl Events {
 
     fn notify_connection(&self, target: &Target, twin: &Twin, change: ConnectionChange) {
         let now = self.clock.now();
-        self.notify(Source::DeviceConnectionState, target, twin, now, |notice| {
-            self.connection_notice(notice, change, now)
-        });
+        self.notify(
+            Source::DeviceConnectionState,
+            target,
+            &SectionsRow(twin),
+            now,
+            |notice| self.connection_notice(notice, change, now),
+        );
     }
 
     /// Forgets all events, the consumer groups that were made meanwhile and any

@@ -2,9 +2,11 @@
 //! reset, and of each device since it was created.
 //!
 //! Kinds are those of the journal, and what is counted is what it shows, whether
-//! somebody watches or not; a method call counts when it begins. A device's
-//! counts are part of its state and changed under its lock; one that does
-//! nothing has none.
+//! somebody watches or not; a method call counts when it begins. Two kinds differ:
+//! identities that come and go are in the hub's counts only, and so are changes of
+//! digital twins, which nobody knows of unless somebody wants them. A device's
+//! counts are part of its state and changed under its lock; one that does nothing
+//! has none.
 
 use serde_json::{Map, Value};
 

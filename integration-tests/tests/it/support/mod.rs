@@ -11,6 +11,7 @@ pub mod live;
 pub mod methods;
 pub mod rest;
 pub mod routes;
+pub mod routing;
 pub mod storage;
 pub mod transport;
 pub mod unchanged;

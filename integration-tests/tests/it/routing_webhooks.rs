@@ -1,0 +1,221 @@
+//! Webhooks that events are routed to: posted in batches, again and again until
+//! they are taken, whatever the other side does.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::support::routing::{Hook, Reaction, large, report, route, routed, send, wait_for_report};
+use crate::support::wait_for;
+
+fn routing(url: &str, more: &Value) -> Value {
+    let mut endpoint = json!({"name": "hook", "url": url});
+    for (name, value) in more.as_object().unwrap() {
+        endpoint[name] = value.clone();
+    }
+    json!({
+        "endpoints": {"webhooks": [endpoint]},
+        "routes": [route("all", "DeviceMessages", "hook")],
+    })
+}
+
+async fn bodies(hook: &Hook, count: usize) -> Vec<String> {
+    wait_for("the events", async || {
+        let bodies = hook.bodies();
+        if bodies.len() >= count {
+            Ok(bodies)
+        } else {
+            Err(bodies)
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn events_are_posted() {
+    let hook = Hook::start(Reaction::status(204)).await;
+    let (_hub, rest) = routed(&routing(&hook.url, &json!({})), &["d"]).await;
+    send(&rest, "d", "1", &[("a", "b")]).await;
+    bodies(&hook, 1).await;
+    let posted = hook.posted().remove(0);
+    assert!(posted.head.starts_with("post /hook http/1.1"), "{}", posted.head);
+    assert!(
+        posted
+            .head
+            .contains("content-type: application/json; charset=utf-8")
+    );
+    assert_eq!(posted.events[0]["applicationProperties"], json!({"a": "b"}));
+    assert_eq!(
+        posted.events[0]["annotations"]["iothub-connection-device-id"],
+        "d"
+    );
+    send(&rest, "d", "2", &[]).await;
+    assert_eq!(bodies(&hook, 2).await, ["1", "2"]);
+    let report = wait_for_report(&rest, "hook", |report| report["backlog"] == 0).await;
+    assert_eq!(
+        (&report["health"], &report["delivered"]),
+        (&json!("healthy"), &json!(2))
+    );
+    assert_eq!(
+        (&report["retries"], &report["lastError"]),
+        (&json!(0), &Value::Null)
+    );
+}
+
+#[tokio::test]
+async fn a_batch_has_a_size_and_a_time() {
+    let hook = Hook::start(Reaction::status(200)).await;
+    let settings = json!({"batchCount": 3, "batchWait": "60s"});
+    let (hub, rest) = routed(&routing(&hook.url, &settings), &["d"]).await;
+    for number in 0..7 {
+        send(&rest, "d", number.to_string(), &[]).await;
+    }
+    bodies(&hook, 6).await;
+    let sizes: Vec<_> = hook.posted().iter().map(|posted| posted.events.len()).collect();
+    assert_eq!(sizes, [3, 3]);
+    // What still waits for others goes when the hub stops.
+    hub.shutdown().await;
+    assert_eq!(bodies(&hook, 7).await.last().unwrap(), "6");
+
+    let hook = Hook::start(Reaction::status(200)).await;
+    let settings = json!({"batchCount": 3, "batchWait": "20ms"});
+    let (_hub, rest) = routed(&routing(&hook.url, &settings), &["d"]).await;
+    send(&rest, "d", "alone", &[]).await;
+    assert_eq!(bodies(&hook, 1).await, ["alone"]);
+}
+
+#[tokio::test]
+async fn a_refusal_is_reported_and_the_same_events_come_again() {
+    let hook = Hook::start(Reaction::Answer(500, String::new(), "out of order".into())).await;
+    let (_hub, rest) = routed(&routing(&hook.url, &json!({"batchCount": 1})), &["d"]).await;
+    send(&rest, "d", "1", &[]).await;
+    send(&rest, "d", "2", &[]).await;
+    let report = wait_for_report(&rest, "hook", |report| report["retries"].as_u64() >= Some(1)).await;
+    assert_eq!(
+        (&report["health"], &report["backlog"]),
+        (&json!("unhealthy"), &json!(2))
+    );
+    let error = report["lastError"]["text"].as_str().unwrap();
+    assert!(error.contains("500") && error.contains("out of order"), "{error}");
+    hook.react(Reaction::status(200));
+    wait_for_report(&rest, "hook", |report| report["backlog"] == 0).await;
+    let bodies = hook.bodies();
+    assert_eq!(bodies.last().unwrap(), "2");
+    assert!(
+        bodies.iter().filter(|body| **body == "1").count() >= 2,
+        "{bodies:?}"
+    );
+    let report = self::report(&rest, "hook").await;
+    assert_eq!(
+        (&report["health"], &report["delivered"]),
+        (&json!("healthy"), &json!(2))
+    );
+}
+
+#[tokio::test]
+async fn a_webhook_says_when_to_try_again() {
+    let wait = |seconds: &str| Reaction::Answer(429, format!("Retry-After: {seconds}\r\n"), String::new());
+    let hook = Hook::start(wait("1")).await;
+    let (_hub, rest) = routed(&routing(&hook.url, &json!({})), &["d"]).await;
+    send(&rest, "d", "1", &[]).await;
+    bodies(&hook, 2).await;
+    let posted = hook.posted();
+    assert!(posted[1].at - posted[0].at >= Duration::from_millis(950));
+}
+
+#[tokio::test]
+async fn one_that_hangs_or_never_reads_holds_up_nobody_else() {
+    for reaction in [Reaction::Hang, Reaction::Ignore] {
+        let hook = Hook::start(reaction).await;
+        let other = Hook::start(Reaction::status(200)).await;
+        let routing = json!({
+            "endpoints": {"webhooks": [
+                {"name": "hook", "url": hook.url, "timeout": "100ms"},
+                {"name": "other", "url": other.url},
+            ]},
+            "routes": [route("a", "DeviceMessages", "hook"), route("b", "DeviceMessages", "other")],
+        });
+        let (hub, rest) = routed(&routing, &["d"]).await;
+        for number in 0..20 {
+            // More than a socket takes that nobody reads.
+            send(&rest, "d", large(number), &[]).await;
+        }
+        assert_eq!(bodies(&other, 20).await.len(), 20);
+        let report = wait_for_report(&rest, "hook", |report| report["health"] == "unhealthy").await;
+        let error = report["lastError"]["text"].as_str().unwrap();
+        assert!(error.contains("no answer within 100ms"), "{error}");
+        assert_eq!((&report["backlog"], &report["dropped"]), (&json!(20), &json!(0)));
+        let start = Instant::now();
+        hub.shutdown().await;
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+}
+
+#[tokio::test]
+async fn what_waits_is_bounded() {
+    let hook = Hook::start(Reaction::status(503)).await;
+    let (_hub, rest) = routed(&routing(&hook.url, &json!({})), &["d"]).await;
+    for number in 0..100 {
+        send(&rest, "d", large(number), &[]).await;
+    }
+    let report = report(&rest, "hook").await;
+    assert!(report["dropped"].as_u64() >= Some(10), "{report}");
+    hook.react(Reaction::status(200));
+    let report = wait_for_report(&rest, "hook", |report| report["backlog"] == 0).await;
+    let (delivered, dropped) = (
+        report["delivered"].as_u64().unwrap(),
+        report["dropped"].as_u64().unwrap(),
+    );
+    assert_eq!(delivered + dropped, 100);
+    assert_eq!(hook.bodies().last().unwrap(), &large(99));
+}
+
+#[tokio::test]
+async fn nobody_at_the_address() {
+    let hook = Hook::start(Reaction::status(200)).await;
+    let url = hook.url.clone();
+    drop(hook);
+    let (_hub, rest) = routed(&routing(&url, &json!({})), &["d"]).await;
+    send(&rest, "d", "1", &[]).await;
+    let report = wait_for_report(&rest, "hook", |report| report["health"] == "unhealthy").await;
+    assert!(
+        report["lastError"]["text"].as_str().unwrap().contains("onnect"),
+        "{report}"
+    );
+}
+
+#[tokio::test]
+async fn a_webhook_must_not_lead_back_into_the_hub() {
+    let (hub, rest) = routed(&json!({}), &["d"]).await;
+    let own = format!(
+        "http://{}/devices/d/messages/events?api-version=2021-04-12",
+        hub.http_address().unwrap()
+    );
+    rest.exactly("PUT", "/_emulator/routing")
+        .json(&routing(&own, &json!({})))
+        .send()
+        .await
+        .ok();
+    send(&rest, "d", "1", &[]).await;
+    let report = wait_for_report(&rest, "hook", |report| report["health"] == "unhealthy").await;
+    let error = report["lastError"]["text"].as_str().unwrap();
+    assert!(
+        error.contains("400") && error.contains("must not lead back into the hub"),
+        "{error}"
+    );
+    assert_eq!(hub.counters().telemetry_messages, 1);
+    // Another hub's webhook may.
+    let (_other, there) = routed(
+        &routing(
+            &format!("http://{}/_emulator/none", hub.http_address().unwrap()),
+            &json!({}),
+        ),
+        &["d"],
+    )
+    .await;
+    send(&there, "d", "1", &[]).await;
+    let report = wait_for_report(&there, "hook", |report| report["health"] == "unhealthy").await;
+    let error = report["lastError"]["text"].as_str().unwrap();
+    assert!(error.contains("404"), "{error}");
+}
