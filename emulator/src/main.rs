@@ -8,6 +8,7 @@
 
 mod cli {
     pub(crate) mod args;
+    pub(crate) mod events;
     pub(crate) mod info;
     pub(crate) mod ports;
     pub(crate) mod trust;
@@ -22,7 +23,7 @@ use emulator::{Hub, HubBuilder};
 
 use crate::cli::args::{Args, Command};
 use crate::cli::info::{Info, WantedPorts, write_info};
-use crate::cli::{ports, trust};
+use crate::cli::{events, ports, trust};
 
 fn main() -> ExitCode {
     let started = Instant::now();
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     let done = match &args.command {
         Some(Command::Trust(trust)) => Some(trust::run(trust, &args.data_dir())),
         Some(Command::Ports(ports)) => Some(ports::run(ports)),
+        Some(Command::Events(events)) => Some(events::run(events)),
         None => None,
     };
     match done {

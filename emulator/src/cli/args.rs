@@ -17,6 +17,7 @@ use hub_core::tier::{Sku, Tier};
 use hub_core::{duration, limits};
 use job_service::EngineSettings;
 
+use super::events::EventsArgs;
 use super::ports::PortsArgs;
 use super::trust::TrustArgs;
 
@@ -200,6 +201,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Trust(TrustArgs),
     Ports(PortsArgs),
+    Events(EventsArgs),
 }
 
 /// What the hub itself can tell back ends.
@@ -233,7 +235,9 @@ Examples:
   iothub-emulator --device my-device
       starts a hub and prints connection strings for a back end and a device
   iothub-emulator --mqtts-port 0 --mqtt-port 0 --amqps-port 0 --amqp-port 0 --https-port 0 --http-port 0 --info-file hub.json
-      for tests: any free ports, written to hub.json when the hub is ready";
+      for tests: any free ports, written to hub.json when the hub is ready
+  iothub-emulator events --device my-device
+      shows what happens to a device in a running hub, as it happens";
 
 impl Args {
     pub(crate) fn ports(&self) -> Ports {

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use hub_core::error::ServiceError;
 use hub_core::events::{GroupError, PartitionInfo};
+use hub_core::ids::DeviceId;
 use hub_core::routing::EVENTS;
 use serde_json::{Value, json};
 
@@ -111,6 +112,36 @@ fn list(app: &App, query: Option<&str>) -> Result<JsonReply, HttpError> {
         .ok_or_else(|| ServiceError::invalid(format!("there is no partition {partition}")))?;
     let events: Vec<Value> = events.iter().map(event_json).collect();
     JsonReply::of(&json!({ "events": events }))
+}
+
+/// How many events of each kind there were, in all and of each device that did
+/// something, [`MOST_LISTED`] devices behind `?after=` in the order of their ids;
+/// with `?device=` of one device, or of those whose ids begin with what is before
+/// a `*`.
+pub(super) async fn counters(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+) -> Result<JsonReply, HttpError> {
+    let id = |name: &str| {
+        let id = query_parameter(query.as_deref(), name).map(|text| DeviceId::parse(&text));
+        id.transpose()
+            .map_err(|e| ServiceError::invalid(format!("{name}: {e}")))
+    };
+    let (device, after) = (id("device")?, id("after")?);
+    let (tallies, next) = app.hub.tallies(device.as_ref(), after.as_ref(), MOST_LISTED)?;
+    let devices: Vec<Value> = tallies
+        .into_iter()
+        .map(|(device, mut counts)| {
+            counts.insert("deviceId".to_owned(), json!(device));
+            Value::Object(counts)
+        })
+        .collect();
+    JsonReply::of(&json!({
+        "watchers": app.hub.events.journal.watchers(),
+        "totals": app.hub.events.totals.json(),
+        "devices": devices,
+        "next": next,
+    }))
 }
 
 /// Makes a consumer group, if it is not there.

@@ -199,6 +199,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/_emulator/counters", get(admin::counters))
         .route("/_emulator/telemetry", get(admin::telemetry))
         .route("/_emulator/events", get(events::list_or_watch))
+        .route("/_emulator/events/counters", get(events::counters))
         .route("/_emulator/events/partitions", get(events::partitions))
         .route(
             "/_emulator/consumer-groups/{group}",

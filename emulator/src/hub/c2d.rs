@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use super::HubState;
 use super::cell::{DeviceState, Endpoint};
+use super::events::journal::Kind;
 use super::outbox::ToDevice;
 use super::showing::MessageStep;
 
@@ -76,7 +77,7 @@ impl Mailbox {
         now: Timestamp,
         ended: &mut Vec<Ended>,
         show: impl Fn(&Message),
-    ) -> u64 {
+    ) -> usize {
         let Some(mut receiver) = endpoint.receiver() else {
             return 0;
         };
@@ -242,6 +243,7 @@ impl HubState {
         match sent {
             Some(Ok(sequence)) => {
                 self.counters.c2d_sent.add(1);
+                self.count(&mut state, Kind::C2d, 1);
                 Ok(sequence)
             }
             Some(Err(error)) => {
@@ -272,6 +274,7 @@ impl HubState {
         })?;
         let delivery = delivery.flatten();
         self.counters.c2d_delivered.add(u64::from(delivery.is_some()));
+        self.count(&mut state, Kind::C2d, usize::from(delivery.is_some()));
         Ok(delivery)
     }
 
@@ -335,6 +338,7 @@ impl HubState {
         settled.unwrap_or_else(|| Err(lock_lost()))?;
         if settlement == Settlement::Abandon {
             self.counters.c2d_abandoned.add(1);
+            self.count(state, Kind::C2d, 1);
         }
         Ok(())
     }
@@ -388,7 +392,8 @@ impl HubState {
         // At most 50.
         endpoint.connection.queued_messages = u32::try_from(mailbox.queue.len()).unwrap_or(u32::MAX);
         endpoint.mailbox = Some(mailbox);
-        self.counters.c2d_delivered.add(delivered);
+        self.counters.c2d_delivered.add(delivered as u64);
+        self.count(state, Kind::C2d, delivered + ended.len());
         if !ended.is_empty() {
             self.file(state, target, &ended, now);
         }

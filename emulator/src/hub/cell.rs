@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 
 use super::c2d::Mailbox;
 use super::events::Presence;
+use super::events::tally::Tally;
 use super::index::Filed;
 use super::lag::Past;
 pub(crate) use super::lock::DeviceCell;
@@ -45,6 +46,8 @@ pub(crate) struct DeviceState {
     pub(crate) uploads: Uploads,
     /// Where the indexes have the device.
     pub(super) filed: Filed,
+    /// How many events there were of it and its modules.
+    pub(crate) tally: Tally,
     /// States that queries which lag behind still see.
     pub(super) past: Past,
     /// Set when the device leaves the registry, for those who still hold its cell.
@@ -66,6 +69,7 @@ impl DeviceState {
             connections: 0,
             uploads: Uploads::default(),
             filed: Filed::default(),
+            tally: Tally::default(),
             past: Past::default(),
             deleted: false,
         }
@@ -153,6 +157,7 @@ impl DeviceState {
             connections: self.connections,
             uploads: Uploads::default(),
             filed: Filed::default(),
+            tally: Tally::default(),
             past: Past::default(),
             deleted: self.deleted,
         }

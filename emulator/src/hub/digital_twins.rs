@@ -10,6 +10,7 @@ use hub_core::twin::Twin;
 use serde_json::Value;
 
 use super::HubState;
+use super::events::journal::Kind;
 use super::row::SectionsRow;
 use super::twins::{TwinReply, TwinWrite, twin_document};
 
@@ -64,6 +65,7 @@ impl HubState {
         let after = digital_twin::document(&target.device, twin);
         let operations = digital_twin::difference(&before, &after);
         if !operations.is_empty() {
+            self.events.totals.add(Kind::DigitalTwin, 1);
             self.events.notify(
                 Source::DigitalTwinChange,
                 target,

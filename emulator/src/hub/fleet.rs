@@ -9,6 +9,7 @@ use hub_core::query::Query;
 use job_service::Fleet;
 
 use super::HubState;
+use super::events::journal::Kind;
 use super::twins::LiveTwin;
 
 impl Fleet for HubState {
@@ -30,6 +31,10 @@ impl Fleet for HubState {
     }
 
     fn record_changed(&self, record: &RecordView<'_>) {
+        // Of a device that is gone nobody asks.
+        if let Some(cell) = self.registry.find(&record.record.target.device) {
+            self.count(&mut cell.lock(), Kind::Job, 1);
+        }
         if !self.events.wants(Source::DeviceJobLifecycle) {
             return;
         }

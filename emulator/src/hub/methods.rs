@@ -8,6 +8,7 @@ use hub_core::registry::Status;
 
 use super::HubState;
 use super::cell::{CallGuard, CallStep};
+use super::events::journal::Kind;
 
 impl HubState {
     /// Invokes a method on a device or module and waits for its answer.
@@ -31,6 +32,7 @@ impl HubState {
     async fn call(&self, target: &Target, call: &MethodCall) -> Result<MethodResponse, ServiceError> {
         let cell = self.registry.cell(&target.device)?;
         let connect_deadline = self.clock.elapsed().saturating_add(call.connect_timeout);
+        let mut is_counted = false;
         let (guard, outcome) = loop {
             let step = {
                 let mut state = cell.lock();
@@ -39,6 +41,9 @@ impl HubState {
                         ErrorCode::DeviceNotFound,
                         format!("Device {} is disabled", target.device),
                     ));
+                }
+                if !std::mem::replace(&mut is_counted, true) {
+                    self.count(&mut state, Kind::Method, 1);
                 }
                 state
                     .endpoint(target.module.as_ref())?

@@ -23,6 +23,7 @@ use hub_core::time::Timestamp;
 
 use super::HubState;
 use super::cell::{DeviceCell, DeviceState, Endpoint, ModuleState};
+use super::events::journal::Kind;
 use super::outbox::CloseReason;
 use super::row::SectionsRow;
 use super::twins::TwinWrite;
@@ -383,6 +384,7 @@ impl HubState {
     /// Tells back ends, if they want to know, of an identity. The modules that
     /// the hub gives an Edge device come and go in silence.
     fn tell(&self, change: Lifecycle, target: &Target, endpoint: &Endpoint, now: Timestamp) {
+        self.events.totals.add(Kind::Lifecycle, 1);
         self.events.notify(
             Source::DeviceLifecycle,
             target,

@@ -23,6 +23,7 @@ use super::HubState;
 use super::access::Denied;
 use super::cell::{DeviceCell, DeviceState, Endpoint, Persistence, Subscription, TwinAnswer};
 use super::events::Presence;
+use super::events::journal::Kind;
 use super::outbox::{CloseReason, Outbox};
 use super::row::SectionsRow;
 
@@ -67,16 +68,19 @@ impl Session {
             let endpoint = state
                 .endpoint(target.module.as_ref())
                 .map_err(|_| Denied::UnknownIdentity)?;
+            let mut ended = 0;
             if endpoint.is_connected() {
                 hub.counters.takeovers.add(1);
                 hub.events
                     .show_connection(&target, ConnectionChange::Disconnected);
+                ended = 1;
             }
             if model_id.is_some() {
                 endpoint.twin.set_model_id(model_id.clone());
             }
             let attached = endpoint.attach(generation, persistence, now);
             hub.events.show_connection(&target, ConnectionChange::Connected);
+            hub.count(&mut state, Kind::Connection, ended + 1);
             hub.deliver_messages(&mut state, &target);
             (generation, attached)
         };
@@ -200,9 +204,10 @@ impl Session {
                 return Ok(());
             };
             self.announce(&mut state);
-            (now, self.origin(&mut state)?)
+            (now, self.accept(&mut state, now, messages)?)
         };
-        self.keep(now, &origin, messages)
+        self.keep(now, &origin, messages);
+        Ok(())
     }
 
     /// Tells back ends, if they want to know, that the device is there.
@@ -216,36 +221,38 @@ impl Session {
         }
     }
 
-    fn origin(&self, state: &mut DeviceState) -> Result<Arc<Origin>, ServiceError> {
-        state.origin(&self.target, self.auth, self.model_id.as_ref())
+    /// Takes messages against the quota and counts them; says whom they are from.
+    fn accept(
+        &self,
+        state: &mut DeviceState,
+        now: Timestamp,
+        messages: &[(Bag<'_>, &[u8])],
+    ) -> Result<Arc<Origin>, ServiceError> {
+        let origin = state.origin(&self.target, self.auth, self.model_id.as_ref())?;
+        let sizes = messages
+            .iter()
+            .map(|(bag, body)| bag.decode().size() + body.len());
+        self.hub.take_quota(now, sizes)?;
+        self.hub.count(state, Kind::Telemetry, messages.len());
+        Ok(origin)
     }
 
     /// Accepts the message that the device left for the case that its
     /// connection breaks, whoever broke it; not of an identity that is gone,
     /// nor beyond the quota of the day.
     pub(crate) fn will(&self, bag: &Bag<'_>, body: &[u8]) {
-        let origin = self.origin(&mut self.cell.lock());
-        if let Ok(origin) = origin
-            && let Err(error) = self.keep(self.hub.clock.now(), &origin, &[(bag.clone(), body)])
-        {
-            tracing::debug!(target = %self.target, %error, "the will is dropped");
+        let (now, messages) = (self.hub.clock.now(), [(bag.clone(), body)]);
+        let origin = self.accept(&mut self.cell.lock(), now, &messages);
+        match origin {
+            Ok(origin) => self.keep(now, &origin, &messages),
+            Err(error) => tracing::debug!(target = %self.target, %error, "the will is dropped"),
         }
     }
 
-    fn keep(
-        &self,
-        now: Timestamp,
-        origin: &Arc<Origin>,
-        messages: &[(Bag<'_>, &[u8])],
-    ) -> Result<(), ServiceError> {
-        let sizes = messages
-            .iter()
-            .map(|(bag, body)| bag.decode().size() + body.len());
-        self.hub.take_quota(now, sizes)?;
+    fn keep(&self, now: Timestamp, origin: &Arc<Origin>, messages: &[(Bag<'_>, &[u8])]) {
         for (bag, body) in messages {
             self.hub.keep_telemetry(origin, now, bag, body);
         }
-        Ok(())
     }
 
     /// Answers the device's request for its own twin.
@@ -286,7 +293,8 @@ impl Session {
     pub(crate) fn update_reported(&self, rid: &str, expected_version: Option<u64>, patch: &[u8]) {
         self.hub.counters.reported_updates.add(1);
         let patch = ReportedPatch::parse(patch);
-        self.with(|endpoint, now| {
+        let mut state = self.cell.lock();
+        let changed = self.with_state(&mut state, |endpoint, now| {
             let updated = patch.and_then(|patch| {
                 let digital_twin = self.hub.before_change(&self.target, &endpoint.twin);
                 let version = endpoint.twin.patch_reported(&patch, expected_version, now)?;
@@ -302,6 +310,7 @@ impl Session {
                     .after_change(digital_twin, &self.target, &endpoint.twin, now);
                 Ok(version)
             });
+            let is_changed = updated.is_ok();
             let answer = match updated {
                 Ok(version) => TwinAnswer {
                     status: 204,
@@ -311,7 +320,9 @@ impl Session {
                 Err(error) => TwinAnswer::refusal(&error, now),
             };
             endpoint.answer_twin(self.generation, rid, answer);
+            usize::from(is_changed)
         });
+        self.hub.count(&mut state, Kind::Twin, changed.unwrap_or(0));
     }
 
     /// Hands a method's answer to its caller.
@@ -341,6 +352,7 @@ impl Drop for Session {
             Some(CloseReason::IdentityChanged | CloseReason::Shutdown)
         );
         if has_left || was_ended {
+            self.hub.count(&mut state, Kind::Connection, 1);
             self.hub
                 .events
                 .show_connection(&self.target, ConnectionChange::Disconnected);

@@ -1,21 +1,26 @@
 //! What those who watch the journal see beyond events: method calls, the way of
 //! messages to devices, and every connection. Nothing is made unless somebody
-//! watches.
+//! watches; what is shown is counted in any case.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hub_core::c2d::{Message, Outcome};
 use hub_core::error::ServiceError;
 use hub_core::events::Origin;
-use hub_core::ids::Target;
+use hub_core::ids::{DeviceId, Target};
 use hub_core::method::{MethodCall, MethodResponse};
 use hub_core::property_bag::Bag;
 use hub_core::time::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::HubState;
+use super::cell::DeviceState;
 use super::events::journal::{Happening, Kind};
+
+/// Devices and their counts by the names of kinds.
+pub(crate) type Tallies = Vec<(DeviceId, Map<String, Value>)>;
 
 /// What became of a message to a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +47,56 @@ impl MessageStep {
 }
 
 impl HubState {
+    /// Counts events of a device that is locked.
+    pub(super) fn count(&self, state: &mut DeviceState, kind: Kind, count: usize) {
+        state.tally.add(kind, count);
+        self.events.totals.add(kind, count);
+    }
+
+    /// How many events there were of each device that did something, by kind: of
+    /// up to `count` devices behind `after` in the order of their ids, and the
+    /// last of them if there may be more. With `device` of that one, or with a
+    /// `*` at its end of those whose ids begin so.
+    ///
+    /// # Errors
+    /// `DeviceNotFound` for an unknown device.
+    pub(crate) fn tallies(
+        &self,
+        device: Option<&DeviceId>,
+        after: Option<&DeviceId>,
+        count: usize,
+    ) -> Result<(Tallies, Option<DeviceId>), ServiceError> {
+        let id = device.map_or("*", DeviceId::as_str);
+        let prefix = id.strip_suffix('*');
+        if let (Some(device), None) = (device, prefix) {
+            let counts = self.registry.cell(device)?.lock().tally.json();
+            return Ok((vec![(device.clone(), counts.unwrap_or_default())], None));
+        }
+        let mut tallies = Tallies::new();
+        let mut after = after.cloned();
+        loop {
+            let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let (cells, last) = self.registry.cells_from(from, 256);
+            if last.is_none() {
+                return Ok((tallies, None));
+            }
+            after = last;
+            for cell in cells {
+                let state = cell.lock();
+                let id = &state.identity.id;
+                if let Some(counts) = state.tally.json()
+                    && prefix.is_some_and(|prefix| id.as_str().starts_with(prefix))
+                {
+                    let id = id.clone();
+                    tallies.push((id.clone(), counts));
+                    if tallies.len() == count {
+                        return Ok((tallies, Some(id)));
+                    }
+                }
+            }
+        }
+    }
+
     /// Shows a step of a message to a device. Its body is part of the first
     /// step only; the message's sequence number tells which one it is.
     pub(super) fn show_message(&self, target: &Target, message: &Message, step: MessageStep, at: Timestamp) {

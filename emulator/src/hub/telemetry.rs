@@ -10,6 +10,7 @@ use hub_core::property_bag::{Bag, MessageProperties};
 use hub_core::time::Timestamp;
 
 use super::HubState;
+use super::events::journal::Kind;
 use super::twins::LiveTwin;
 
 /// Messages that one look at the kept telemetry gives at most; the emulator's own.
@@ -67,6 +68,7 @@ impl HubState {
                 .map(|(properties, body)| properties.size() + body.len());
             self.take_quota(now, sizes)?;
             state.endpoint(source.module.as_ref())?.connection.last_activity = now;
+            self.count(&mut state, Kind::Telemetry, messages.len());
             origin
         };
         for (properties, body) in messages {

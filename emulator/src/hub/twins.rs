@@ -10,6 +10,7 @@ use hub_core::twin::{TwinChange, TwinDocument, TwinOwner, TwinPatch};
 
 use super::HubState;
 use super::cell::DeviceState;
+use super::events::journal::Kind;
 use super::row::SectionsRow;
 
 /// Whether a write merges into the twin or replaces its sections.
@@ -141,6 +142,9 @@ impl HubState {
         if let Some(change) = change {
             endpoint.notify_desired(change);
         }
+        // A merge of nothing is no event.
+        let is_event = write == TwinWrite::Replace || !patch.is_empty();
+        self.count(state, Kind::Twin, usize::from(is_event));
         Ok(())
     }
 }

@@ -21,6 +21,8 @@ mod file_upload;
 mod http_telemetry;
 mod import;
 mod import_export;
+mod live_events;
+mod live_limits;
 mod mqtt_c2d;
 mod mqtt_c2d_sessions;
 mod mqtt_connect;

@@ -220,6 +220,11 @@ impl Journal {
         })
     }
 
+    /// How many watch at this moment.
+    pub(crate) fn watchers(&self) -> usize {
+        self.lock().watchers
+    }
+
     /// Forgets all entries; watchers that have not seen them find a gap.
     pub(crate) fn clear(&self) {
         let entries = {

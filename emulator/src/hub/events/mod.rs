@@ -21,6 +21,7 @@ mod routes;
 mod settings;
 mod sinks;
 mod stream;
+pub(crate) mod tally;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
@@ -44,6 +45,7 @@ pub(crate) use routes::check_names;
 pub use settings::EventSettings;
 pub(crate) use sinks::ORIGIN;
 pub(crate) use stream::EventStream;
+use tally::Totals;
 
 use super::counters::Counters;
 use super::row::SectionsRow;
@@ -69,6 +71,8 @@ pub(crate) struct Events {
     tasks: OnceLock<Tasks>,
     /// What happens, for those who watch.
     pub(crate) journal: Arc<Journal>,
+    /// How many events of each kind there were.
+    pub(crate) totals: Totals,
 }
 
 /// Where tasks run, and how they learn that the hub stops.
@@ -97,6 +101,7 @@ impl Events {
             hub_name: hub_name.into(),
             instance: uuid::Uuid::new_v4().to_string(),
             journal: Arc::new(Journal::new(clock.clone())),
+            totals: Totals::default(),
             clock,
             counters,
             built_in,
@@ -377,6 +382,7 @@ impl Events {
         self.built_in.stream.clear(ReadEnd::Reset);
         self.built_in.health.clear();
         self.journal.clear();
+        self.totals.reset();
     }
 }
 

@@ -7,6 +7,7 @@ pub mod c2d;
 pub mod certificates;
 pub mod device;
 pub mod jobs;
+pub mod live;
 pub mod methods;
 pub mod rest;
 pub mod routes;

@@ -105,6 +105,7 @@ pub const ROUTES: &[(&str, &str, Right)] = &[
     ("GET", "/_emulator/counters", Anyone),
     ("GET", "/_emulator/telemetry", Anyone),
     ("GET", "/_emulator/events", Anyone),
+    ("GET", "/_emulator/events/counters", Anyone),
     ("GET", "/_emulator/events/partitions", Anyone),
     ("PUT", "/_emulator/consumer-groups/{group}", Anyone),
     ("DELETE", "/_emulator/consumer-groups/{group}", Anyone),
