@@ -58,6 +58,7 @@ async fn events_are_lines_at_once() {
     assert_eq!(sequence, (0..301).collect::<Vec<_>>());
     assert_eq!(directory.files()[0].0, "files-00000001.jsonl");
     let report = wait_for_report(&rest, "files", |report| report["backlog"] == 0).await;
+    directory.assert_whole();
     assert_eq!(
         (&report["health"], &report["delivered"]),
         (&json!("healthy"), &json!(301))
@@ -94,6 +95,7 @@ async fn files_are_bounded_in_size_and_number() {
     send(&rest, "d", "y".repeat(5000), &[]).await;
     send(&rest, "d", "last", &[]).await;
     wait_for_report(&rest, "files", |report| report["delivered"] == 22).await;
+    directory.assert_whole();
     let files = directory.files();
     let (ours, others): (Vec<_>, Vec<_>) = files.into_iter().partition(|(_, text)| !text.is_empty());
     assert_eq!((ours.len(), others.len()), (3, 3));
@@ -123,6 +125,7 @@ async fn a_path_that_cannot_be_written_is_reported_and_tried_again() {
     let all = lines(&directory, 2).await;
     assert_eq!(told(&all), ["1", "2"]);
     wait_for_report(&rest, "files", |report| report["health"] == "healthy").await;
+    directory.assert_whole();
 }
 
 #[tokio::test]
@@ -160,6 +163,7 @@ async fn a_stalled_directory_loses_the_oldest() {
     assert!(dropped >= 10 && backlog + dropped >= 99, "{report}");
     fs::remove_file(directory.path()).unwrap();
     let report = wait_for_report(&rest, "files", |report| report["backlog"] == 0).await;
+    directory.assert_whole();
     assert_eq!(report["health"], "healthy");
     let (delivered, dropped) = (
         report["delivered"].as_u64().unwrap(),
