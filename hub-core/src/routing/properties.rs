@@ -85,10 +85,10 @@ impl Wanted {
 
     fn find_decoded(&self, key: &str) -> Option<usize> {
         // What all system properties begin with.
-        if key.starts_with("$.") || key.starts_with("iothub-") {
-            if let Some(property) = SystemProperty::from_key(key) {
-                return self.names.iter().position(|name| *name == Name::System(property));
-            }
+        if (key.starts_with("$.") || key.starts_with("iothub-"))
+            && let Some(property) = SystemProperty::from_key(key)
+        {
+            return self.names.iter().position(|name| *name == Name::System(property));
         }
         self.names
             .iter()
