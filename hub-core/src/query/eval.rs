@@ -7,7 +7,7 @@
 use super::ast::Expr;
 use super::functions::Function;
 use super::row::Row;
-use super::value::{Arithmetic, Truth, Value};
+use super::value::{Arithmetic, Literal, Truth, Value};
 
 /// Whether `condition` holds in `row`.
 pub(super) fn truth<P, R: Row<P> + ?Sized>(condition: &Expr<P>, row: &R) -> Truth {
@@ -35,6 +35,13 @@ pub(super) fn truth<P, R: Row<P> + ?Sized>(condition: &Expr<P>, row: &R) -> Trut
         Expr::Not(operand) => truth(operand, row).negate(),
         Expr::Compare(comparison, operands) => {
             let [left, right] = &**operands;
+            // Most comparisons are of this kind.
+            if let (Expr::Path(path), Expr::Literal(Literal::Text(text))) = (left, right) {
+                return match row.get(path) {
+                    Value::Str(found) => comparison.apply_to_texts(&found, text),
+                    _ => Truth::Undefined,
+                };
+            }
             comparison.apply(&value(left, row), &value(right, row))
         }
         Expr::In {

@@ -206,7 +206,7 @@ impl Comparison {
     pub(super) fn apply(self, left: &Value<'_>, right: &Value<'_>) -> Truth {
         match (left, right) {
             (Value::Number(a), Value::Number(b)) => self.holds(a.partial_cmp(b)),
-            (Value::Str(a), Value::Str(b)) => self.holds(Some(self.compare_text(a, b))),
+            (Value::Str(a), Value::Str(b)) => self.apply_to_texts(a, b),
             (Value::Bool(a), Value::Bool(b)) => self.holds(Some(a.cmp(b))),
             (Value::Null, Value::Null) => match self {
                 Self::Equal => Truth::True,
@@ -231,12 +231,12 @@ impl Comparison {
         holds.into()
     }
 
-    /// The order of two texts; when only equality matters, unequal texts may
-    /// come out in either order.
-    fn compare_text(self, a: &str, b: &str) -> Ordering {
+    /// Compares two strings.
+    pub(super) fn apply_to_texts(self, a: &str, b: &str) -> Truth {
         match self {
-            Self::Equal | Self::NotEqual => a.len().cmp(&b.len()).then_with(|| a.cmp(b)),
-            _ => ordinal(a, b),
+            Self::Equal => (a == b).into(),
+            Self::NotEqual => (a != b).into(),
+            _ => self.holds(Some(ordinal(a, b))),
         }
     }
 }

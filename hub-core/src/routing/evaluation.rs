@@ -1,6 +1,7 @@
 //! Looks up what conditions ask a message for, each thing at most once per
 //! message and only when a condition comes to it.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use serde_json::Value as Json;
@@ -125,11 +126,11 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    fn sent(&self, place: usize) -> Option<Value<'_>> {
+    #[inline]
+    fn sent(&self, place: usize) -> Option<Cow<'_, str>> {
         self.properties
             .get_or_init(|| Found::read(&self.lookups.properties, self.message.bag.as_str()))
             .get(place)
-            .map(Value::Str)
     }
 
     fn made(&self, property: SystemReference) -> Option<Value<'_>> {
@@ -150,10 +151,7 @@ impl<'a> Evaluation<'a> {
 
     fn body(&self) -> Result<&Json, NoBody> {
         let body = self.body.get_or_init(|| {
-            let content = |place: fn((usize, usize)) -> usize| match self.sent(place(self.lookups.content?)) {
-                Some(Value::Str(text)) => Some(text),
-                _ => None,
-            };
+            let content = |place: fn((usize, usize)) -> usize| self.sent(place(self.lookups.content?));
             let (content_type, encoding) = (content(|places| places.0), content(|places| places.1));
             body::read(self.message.body, content_type.as_deref(), encoding.as_deref())
         });
@@ -178,7 +176,10 @@ impl<'a> Evaluation<'a> {
 impl Row<Slot> for Evaluation<'_> {
     fn get(&self, slot: &Slot) -> Value<'_> {
         let found = match slot {
-            Slot::Sent(place, instead) => self.sent(*place).or_else(|| self.sent((*instead)?)),
+            Slot::Sent(place, instead) => self
+                .sent(*place)
+                .or_else(|| self.sent((*instead)?))
+                .map(Value::Str),
             Slot::Made(property) => self.made(*property),
             Slot::Body(steps) => self.body().ok().and_then(|body| walk(body, steps)),
             Slot::Twin(place, below) => self
@@ -213,9 +214,7 @@ fn below_value<'a>(value: &'a Value<'static>, steps: &[Step]) -> Option<Value<'a
         Value::Number(n) => Value::Number(*n),
         Value::Str(text) => Value::from(&**text),
         Value::Array(items) => Value::Array(items.as_ref().into()),
-        Value::Object(Members::Json(members)) => {
-            Value::Object(Members::Json(std::borrow::Cow::Borrowed(members)))
-        }
+        Value::Object(Members::Json(members)) => Value::Object(Members::Json(Cow::Borrowed(members))),
         Value::Object(members) => Value::Object(members.clone()),
     })
 }

@@ -8,18 +8,16 @@ use percent_encoding::percent_decode_str;
 use crate::property_bag::SystemProperty;
 
 /// How many properties one pass finds; those behind are looked for one by one.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 24;
 /// Room for values that are percent-encoded in the bag.
-const DECODED_BYTES: usize = 256;
-/// Longest key that is decoded on the stack.
-const KEY_BYTES: usize = 128;
+const DECODED_BYTES: usize = 128;
 
 /// The properties that conditions ask for, each once.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wanted {
     names: Vec<Name>,
-    /// A bit for each application property, by [`bit`]: most keys of a bag are
-    /// not asked for.
+    /// A bit for each name, without a leading `$.`, by [`bit`]: most keys of a bag
+    /// are not asked for.
     filter: u64,
 }
 
@@ -33,12 +31,14 @@ enum Name {
 impl Wanted {
     /// The place of an application property, whose name matches in any case.
     pub(super) fn application(&mut self, name: &str) -> usize {
-        self.filter |= bit(name);
+        self.filter |= bit(name.strip_prefix("$.").unwrap_or(name));
         self.place(Name::Application(name.to_ascii_lowercase().into()))
     }
 
     /// The place of a system property.
     pub(super) fn system(&mut self, property: SystemProperty) -> usize {
+        let key = property.key();
+        self.filter |= bit(key.strip_prefix("$.").unwrap_or(key));
         self.place(Name::System(property))
     }
 
@@ -50,30 +50,55 @@ impl Wanted {
         })
     }
 
-    /// Calls `found` with the place of each property that the decoded key names.
-    fn find(&self, key: &str, mut found: impl FnMut(usize)) {
-        if key.starts_with(['$', 'i'])
+    /// The place of the property that a key as it stands in a bag names.
+    fn find(&self, raw: &str, is_encoded: bool) -> Option<usize> {
+        // So the keys of system properties are written over MQTT; what follows
+        // is the same in all their forms.
+        let system = match raw.strip_prefix("%24.") {
+            Some(rest) if !rest.contains('%') => Some(rest),
+            Some(_) => None,
+            None if is_encoded => None,
+            None => raw.strip_prefix("$."),
+        };
+        if let Some(rest) = system {
+            if self.filter & bit(rest) == 0 {
+                return None;
+            }
+            let is = |name: &Name| match name {
+                Name::System(property) => property.key().strip_prefix("$.") == Some(rest),
+                Name::Application(name) => {
+                    name.starts_with("$.")
+                        && name.get(2..).is_some_and(|name| name.eq_ignore_ascii_case(rest))
+                        && SystemProperty::from_key(&format!("$.{rest}")).is_none()
+                }
+            };
+            return self.names.iter().position(is);
+        }
+        if is_encoded {
+            return self.find_decoded(&percent_decode_str(raw).decode_utf8_lossy());
+        }
+        if self.filter & bit(raw) == 0 {
+            return None;
+        }
+        self.find_decoded(raw)
+    }
+
+    fn find_decoded(&self, key: &str) -> Option<usize> {
+        // What all system properties begin with.
+        if (key.starts_with("$.") || key.starts_with("iothub-"))
             && let Some(property) = SystemProperty::from_key(key)
         {
-            let is = |name: &Name| matches!(name, Name::System(other) if *other == property);
-            if let Some(place) = self.names.iter().position(is) {
-                found(place);
-            }
-            return;
+            return self.names.iter().position(|name| *name == Name::System(property));
         }
-        if self.filter & bit(key) == 0 {
-            return;
-        }
-        let is = |name: &Name| matches!(name, Name::Application(name) if name.eq_ignore_ascii_case(key));
-        if let Some(place) = self.names.iter().position(is) {
-            found(place);
-        }
+        self.names
+            .iter()
+            .position(|name| matches!(name, Name::Application(name) if name.eq_ignore_ascii_case(key)))
     }
 }
 
 /// The bit of an application property's name, the same in any case.
 fn bit(name: &str) -> u64 {
-    let first = name.bytes().next().unwrap_or_default().to_ascii_lowercase();
+    let first = name.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
     1 << ((usize::from(first) + 7 * name.len()) & 63)
 }
 
@@ -81,112 +106,128 @@ fn bit(name: &str) -> u64 {
 pub(super) struct Found<'a> {
     wanted: &'a Wanted,
     bag: &'a str,
-    values: [Text<'a>; AT_ONCE],
+    values: [Text; AT_ONCE],
     decoded: [u8; DECODED_BYTES],
 }
 
-/// A value, its escapes resolved.
-enum Text<'a> {
+/// Where a value is, from and to.
+#[derive(Clone, Copy)]
+enum Text {
     Absent,
-    /// As it is in the bag.
-    Plain(&'a str),
-    /// In [`Found::decoded`], from and to.
-    Decoded(u16, u16),
-    Long(String),
+    /// In the bag, as it is.
+    Plain(u32, u32),
+    /// In [`Found::decoded`].
+    Decoded(u32, u32),
+    /// In the bag, too long for the room that there is for decoded ones.
+    Encoded(u32, u32),
 }
 
 impl<'a> Found<'a> {
     /// Reads a bag, which must be one that can be decoded. The last of equal
     /// names wins, whatever their case.
     pub(super) fn read(wanted: &'a Wanted, bag: &'a str) -> Self {
-        let mut values = [const { Text::Absent }; AT_ONCE];
-        let mut decoded = [0; DECODED_BYTES];
-        let mut used = 0;
-        for_each_pair(bag, |key, raw| {
-            wanted.find(key, |place| {
-                if let Some(value) = values.get_mut(place) {
-                    *value = if raw.contains('%') {
-                        decode(raw, &mut decoded, &mut used)
-                    } else {
-                        Text::Plain(raw)
-                    };
-                }
-            });
-        });
-        Self {
+        let mut found = Self {
             wanted,
             bag,
-            values,
-            decoded,
+            values: [Text::Absent; AT_ONCE],
+            decoded: [0; DECODED_BYTES],
+        };
+        let mut used = 0;
+        let mut pairs = Pairs(bag);
+        while let Some(pair) = pairs.next() {
+            let place = wanted.find(pair.key, pair.is_encoded);
+            let Some(place) = place.filter(|place| *place < AT_ONCE) else {
+                continue;
+            };
+            // Bags are bounded by what a request may carry, far below.
+            let to = (bag.len() - pairs.0.len()) as u32;
+            let from = to - pair.value.len() as u32;
+            found.values[place] = if !pair.value.bytes().any(|byte| byte == b'%') {
+                Text::Plain(from, to)
+            } else if let Some((from, to)) = found.decode(pair.value, &mut used) {
+                Text::Decoded(from, to)
+            } else {
+                Text::Encoded(from, to)
+            };
         }
+        found
+    }
+
+    /// Decodes a value into what is left of the room for it, if it fits.
+    fn decode(&mut self, raw: &str, used: &mut usize) -> Option<(u32, u32)> {
+        let from = *used;
+        let mut to = from;
+        for byte in percent_decode_str(raw) {
+            *self.decoded.get_mut(to)? = byte;
+            to += 1;
+        }
+        *used = to;
+        Some((u32::try_from(from).ok()?, u32::try_from(to).ok()?))
     }
 
     /// The value of the property at a place of [`Wanted`].
+    #[inline]
     pub(super) fn get(&self, place: usize) -> Option<Cow<'_, str>> {
         match self.values.get(place) {
             Some(Text::Absent) => None,
-            Some(Text::Plain(text)) => Some(Cow::Borrowed(*text)),
+            Some(Text::Plain(from, to)) => self.bag.get(*from as usize..*to as usize).map(Cow::Borrowed),
             Some(Text::Decoded(from, to)) => {
-                let bytes = self.decoded.get(usize::from(*from)..usize::from(*to))?;
+                let bytes = self.decoded.get(*from as usize..*to as usize)?;
                 std::str::from_utf8(bytes).ok().map(Cow::Borrowed)
             }
-            Some(Text::Long(text)) => Some(Cow::Borrowed(text)),
-            None => self.look_for(place),
-        }
-    }
-
-    fn look_for(&self, place: usize) -> Option<Cow<'_, str>> {
-        let mut last = None;
-        for_each_pair(self.bag, |key, raw| {
-            self.wanted.find(key, |found| {
-                if found == place {
-                    last = Some(raw);
-                }
-            });
-        });
-        percent_decode_str(last?).decode_utf8().ok()
-    }
-}
-
-/// Takes a bag apart into decoded keys and values as they are.
-fn for_each_pair<'a>(bag: &'a str, mut pair: impl FnMut(&str, &'a str)) {
-    for text in bag.split('&').filter(|text| !text.is_empty()) {
-        let (key, value) = text.split_once('=').unwrap_or((text, ""));
-        if !key.contains('%') {
-            pair(key, value);
-            continue;
-        }
-        // Keys of system properties always come with escapes over MQTT.
-        let mut buffer = [0; KEY_BYTES];
-        let mut length = 0;
-        let mut bytes = percent_decode_str(key);
-        for (place, byte) in buffer.iter_mut().zip(&mut bytes) {
-            *place = byte;
-            length += 1;
-        }
-        if bytes.next().is_some() {
-            pair(&percent_decode_str(key).decode_utf8_lossy(), value);
-        } else if let Some(Ok(key)) = buffer.get(..length).map(std::str::from_utf8) {
-            pair(key, value);
+            Some(Text::Encoded(from, to)) => {
+                let raw = self.bag.get(*from as usize..*to as usize)?;
+                percent_decode_str(raw).decode_utf8().ok()
+            }
+            None => {
+                let is = |pair: &Pair<'a>| self.wanted.find(pair.key, pair.is_encoded) == Some(place);
+                let last = Pairs(self.bag).filter(is).last()?;
+                percent_decode_str(last.value).decode_utf8().ok()
+            }
         }
     }
 }
 
-/// Decodes a value into what is left of the buffer, or on the heap.
-fn decode(raw: &str, buffer: &mut [u8; DECODED_BYTES], used: &mut usize) -> Text<'static> {
-    let from = *used;
-    let mut to = from;
-    for byte in percent_decode_str(raw) {
-        let Some(place) = buffer.get_mut(to) else {
-            return Text::Long(percent_decode_str(raw).decode_utf8_lossy().into_owned());
-        };
-        *place = byte;
-        to += 1;
-    }
-    *used = to;
-    match (u16::try_from(from), u16::try_from(to)) {
-        (Ok(from), Ok(to)) => Text::Decoded(from, to),
-        _ => Text::Absent,
+/// A pair of a bag as it stands there.
+struct Pair<'a> {
+    key: &'a str,
+    /// Whether there are escapes in the key.
+    is_encoded: bool,
+    value: &'a str,
+}
+
+/// The pairs of what is left of a bag.
+struct Pairs<'a>(&'a str);
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = Pair<'a>;
+
+    /// Looks at the bytes one by one: keys and most values are so short that
+    /// every search of its own would cost more.
+    #[inline]
+    fn next(&mut self) -> Option<Pair<'a>> {
+        let bytes = self.0.as_bytes();
+        let start = bytes.iter().position(|byte| *byte != b'&')?;
+        let (mut at, mut is_encoded) = (start, false);
+        while let Some(byte) = bytes.get(at) {
+            match byte {
+                b'=' | b'&' => break,
+                b'%' => is_encoded = true,
+                _ => {}
+            }
+            at += 1;
+        }
+        let key = self.0.get(start..at)?;
+        let from = at + usize::from(bytes.get(at) == Some(&b'='));
+        let length = bytes.get(from..)?.iter().position(|byte| *byte == b'&');
+        let to = length.map_or(bytes.len(), |length| from + length);
+        let value = self.0.get(from..to)?;
+        self.0 = self.0.get(to..)?;
+        Some(Pair {
+            key,
+            is_encoded,
+            value,
+        })
     }
 }
 
