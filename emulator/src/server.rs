@@ -77,7 +77,7 @@ pub(crate) struct Listeners {
 /// everything has ended.
 #[must_use = "a hub that is dropped stops"]
 pub struct Hub {
-    app: App,
+    pub(crate) app: App,
     addresses: Addresses,
     access_key: String,
     #[cfg(feature = "event-tap")]

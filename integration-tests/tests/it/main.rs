@@ -57,5 +57,8 @@ mod rest_queries;
 mod rest_query_pages;
 mod rest_twins;
 mod scenario;
+mod tap_mosquitto;
+mod tap_reading;
+mod tap_robustness;
 mod tier;
 mod x509;

@@ -11,6 +11,7 @@ pub mod methods;
 pub mod rest;
 pub mod routes;
 pub mod storage;
+pub mod tap;
 pub mod transport;
 pub mod unchanged;
 
