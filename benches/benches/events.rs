@@ -4,7 +4,9 @@
 //! Scenario: devices send messages of 200 bytes over MQTT in memory, each
 //! acknowledged, with one and with twenty of a device in flight; the
 //! hub keeps all of them, a million by default. Then one reader drains a
-//! partition over AMQP in memory. It prints a table and keeps nothing.
+//! partition over AMQP in memory. At last the same messages come in at a hub
+//! with an event tap that nobody has subscribed to, and at one without, in turns.
+//! It prints a table and keeps nothing.
 //!
 //! ```text
 //! cargo bench -p benches --bench events               # a million messages
@@ -47,7 +49,10 @@ fn main() {
     } else {
         number.unwrap_or(1_000_000)
     };
-    runtime().block_on(measure(messages));
+    runtime().block_on(async {
+        measure(messages).await;
+        measure_tap(messages).await;
+    });
 }
 
 async fn measure(messages: usize) {
@@ -81,6 +86,28 @@ async fn measure(messages: usize) {
     let start = Instant::now();
     drain(&site.hub, fullest, count).await;
     show("messages out, one reader of a partition", count as usize, start);
+}
+
+/// What an event tap costs that nobody has subscribed to.
+async fn measure_tap(messages: usize) {
+    const TURNS: usize = 10;
+    let without = Site::on(Hub::builder(), DEVICES, |_| json!({})).await;
+    let with = Site::on(Hub::builder().event_tap(0), DEVICES, |_| json!({})).await;
+    let each = (messages / 2 / DEVICES / TURNS).max(1);
+    let mut best = [f64::INFINITY; 2];
+    for _ in 0..TURNS {
+        for (site, best) in [&without, &with].into_iter().zip(&mut best) {
+            let start = Instant::now();
+            send(site, each, 20).await;
+            *best = best.min(start.elapsed().as_secs_f64());
+        }
+    }
+    let [without, with] = best;
+    println!(
+        "{:<52}{:>12.2}",
+        "time of messages in, with an idle tap / without",
+        with / without
+    );
 }
 
 /// Events that a partition holds.
