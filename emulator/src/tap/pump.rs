@@ -91,11 +91,11 @@ async fn listen(tap: &Tap, journal: &Arc<Journal>, link: &mut Link, topics: &mut
 
 /// Hands a message to the router; waits while too many wait for it already.
 async fn publish(link: &mut Link, topic: String, payload: String) -> Result<(), End> {
-    // When the router's channel is full the message waits nevertheless, and the
-    // next one calls for both; that the router has died is heard on the link.
-    let _ = link.tx.try_publish(topic, payload);
+    // When the router's channel is full the message waits nevertheless, uncalled
+    // for. That the router has died is heard on the link.
+    let mut is_called = link.tx.try_publish(topic, payload).is_ok();
     let deadline = Instant::now() + PATIENCE;
-    while link.tx.buffer().len() > WAITING {
+    while !is_called || link.tx.buffer().len() > WAITING {
         if Instant::now() > deadline {
             return Err(End::RouterStuck);
         }
@@ -103,6 +103,8 @@ async fn publish(link: &mut Link, topic: String, payload: String) -> Result<(), 
             () = sleep(LOOK) => {}
             gone = router_gone(link) => return Err(gone),
         }
+        // An unsubscription of nothing calls for what waits.
+        is_called = is_called || link.tx.try_unsubscribe("-").is_ok();
     }
     Ok(())
 }

@@ -64,9 +64,9 @@ mod tests {
         let mut topics = Topics::default();
         let mut name = |id: &str| topics.name(Some(&device(id)), "twin");
         assert_eq!(name("dev-1.a_b"), "hub/dev-1.a_b/twin");
-        assert_eq!(name("a+b#c$d"), "hub/a%2Bb%23c%24d/twin");
-        assert_eq!(name("#"), "hub/%23/twin");
-        assert_eq!(name("%23"), "hub/%2523/twin");
+        assert_eq!(name("a*b?c$d"), "hub/a%2Ab%3Fc%24d/twin");
+        assert_eq!(name("$"), "hub/%24/twin");
+        assert_eq!(name("a%23"), "hub/a%2523/twin");
         assert_eq!(name("other"), "hub/%6Fther/twin");
         assert_eq!(name("-"), "hub/%2D/twin");
         let module = Target {

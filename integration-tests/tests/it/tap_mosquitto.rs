@@ -63,6 +63,6 @@ async fn mosquitto_sub_shows_what_happens() {
     let (_, json) = line.split_once(' ').unwrap();
     let json: Value = serde_json::from_str(json).unwrap();
     assert_eq!(json["body"], "warm");
-    assert_eq!(json["properties"]["unit"], "C");
+    assert_eq!(json["applicationProperties"]["unit"], "C");
     hub.shutdown().await;
 }

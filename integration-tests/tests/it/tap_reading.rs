@@ -2,7 +2,7 @@
 
 use emulator::Hub;
 use mqtt_wire::{ConnectAckReason, Packet};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::answering::{Answer, AnsweringDevice};
@@ -10,6 +10,11 @@ use crate::support::device::{Device, Identity};
 use crate::support::jobs::{create, ended, method_job};
 use crate::support::rest::Rest;
 use crate::support::tap::{client, expect, open, start_with_tap, subscriber};
+
+/// A body that is JSON.
+fn body(message: &Value) -> Value {
+    serde_json::from_str(message["body"].as_str().unwrap()).unwrap()
+}
 
 #[tokio::test]
 async fn a_subscriber_sees_telemetry_a_twin_change_and_a_job_go_by() {
@@ -25,22 +30,22 @@ async fn a_subscriber_sees_telemetry_a_twin_change_and_a_job_go_by() {
     sender.publish_acknowledged(&topic, r#"{"temperature":21}"#).await;
     let message = expect(&mut tap, "hub/d/telemetry", |_| true).await;
     assert_eq!(message["deviceId"], "d");
-    assert_eq!(message["body"], json!({"temperature": 21}));
-    assert_eq!(message["properties"], json!({"unit": "C"}));
+    assert_eq!(message["body"], r#"{"temperature":21}"#);
+    assert_eq!(message["applicationProperties"], json!({"unit": "C"}));
     drop(sender);
 
     rest.patch("/twins/d", &json!({"properties": {"desired": {"floor": 3}}}))
         .await
         .ok();
     let change = expect(&mut tap, "hub/d/twin", |_| true).await;
-    assert_eq!(change["body"]["properties"]["desired"]["floor"], 3);
+    assert_eq!(body(&change)["properties"]["desired"]["floor"], 3);
 
     let answering = AnsweringDevice::connect(&hub, "d", Answer::json(200, &json!({"done": 1}))).await;
     create(&rest, "j", &method_job("deviceId IN ['d']", json!({}))).await;
     ended(&rest, "j").await;
     let call = expect(&mut tap, "hub/d/method", |_| true).await;
     assert_eq!(call["operation"], "answered");
-    assert_eq!(call["body"]["status"], 200);
+    assert_eq!(body(&call)["status"], 200);
     assert!(call["id"].as_u64() > change["id"].as_u64());
     drop(answering);
     hub.shutdown().await;
@@ -49,7 +54,7 @@ async fn a_subscriber_sees_telemetry_a_twin_change_and_a_job_go_by() {
 #[tokio::test]
 async fn filters_choose_by_device_and_by_kind() {
     let hub = start_with_tap().await;
-    let (a, b) = (Identity::create(&hub, "a"), Identity::create(&hub, "b+#"));
+    let (a, b) = (Identity::create(&hub, "a"), Identity::create(&hub, "b*$"));
     let module = Identity::create_module(&hub, "a", "m");
     let mut by_device = subscriber(&hub, &["hub/a/telemetry"]).await;
     let mut by_kind = subscriber(&hub, &["hub/+/telemetry", "$SYS/#"]).await;
@@ -66,7 +71,7 @@ async fn filters_choose_by_device_and_by_kind() {
         assert_eq!(seen.json()["moduleId"] == "m", is_module);
     }
     for (topic, expected) in [
-        ("hub/b%2B%23/telemetry", "b+#"),
+        ("hub/b%2A%24/telemetry", "b*$"),
         ("hub/a/telemetry", "a"),
         ("hub/a/telemetry", "a/m"),
     ] {
@@ -127,7 +132,8 @@ async fn other_protocols_are_refused() {
     assert_eq!(answer.return_code, ConnectAckReason::UnacceptableProtocolVersion);
     version_5.expect_closed().await;
     let mut http = open(&hub).await;
-    http.send_bytes(b"GET / HTTP/1.1\r\n\r\n").await;
+    let request = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(100));
+    http.send_bytes(request.as_bytes()).await;
     http.expect_closed().await;
     hub.shutdown().await;
 }
