@@ -26,7 +26,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::topics::ROOT;
-use super::{Link, Tap, lock};
+use super::{Link, RouterGone, Tap, lock};
 use crate::writing::{self, Unwritten, shut_down};
 
 /// Bytes of the largest packet that is read: a SUBSCRIBE.
@@ -56,12 +56,18 @@ enum Ending {
     Publishes,
     #[error("a packet that does not belong here")]
     Unexpected,
-    #[error("the router is gone")]
-    RouterGone(#[from] LinkError),
+    #[error(transparent)]
+    RouterGone(#[from] RouterGone),
     #[error(transparent)]
     Wire(#[from] WireError),
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+impl From<LinkError> for Ending {
+    fn from(error: LinkError) -> Self {
+        Self::RouterGone(error.into())
+    }
 }
 
 impl From<Unwritten<Infallible>> for Ending {
@@ -231,7 +237,7 @@ impl Client<'_> {
     }
 
     /// Whether the subscription is granted.
-    fn subscribe(&mut self, filter: ByteString) -> Result<bool, LinkError> {
+    fn subscribe(&mut self, filter: ByteString) -> Result<bool, RouterGone> {
         if !valid_filter(&filter) {
             return Ok(false);
         }

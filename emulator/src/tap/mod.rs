@@ -130,9 +130,14 @@ enum End {
     RouterStuck,
 }
 
-impl From<LinkError> for End {
+/// All that an error of a link means; the library's own is large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the router is gone")]
+struct RouterGone;
+
+impl From<LinkError> for RouterGone {
     fn from(_: LinkError) -> Self {
-        Self::RouterGone
+        Self
     }
 }
 
@@ -242,7 +247,7 @@ impl Tap {
 
     /// A connection to the router. Waits for its answer, which takes
     /// microseconds, unless it has died.
-    fn link(&self, name: &str) -> Result<Link, LinkError> {
+    fn link(&self, name: &str) -> Result<Link, RouterGone> {
         let (tx, rx) = self.broker.link(name)?;
         Ok(Link { tx, rx })
     }

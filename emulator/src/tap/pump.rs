@@ -26,9 +26,8 @@ const TURN: usize = 32;
 
 /// Publishes what happens. Ends only when the router has.
 pub(super) async fn run(tap: &Tap, journal: &Arc<Journal>) -> End {
-    let mut link = match tap.link(NAME) {
-        Ok(link) => link,
-        Err(error) => return error.into(),
+    let Ok(mut link) = tap.link(NAME) else {
+        return End::RouterGone;
     };
     let mut topics = Topics::default();
     loop {

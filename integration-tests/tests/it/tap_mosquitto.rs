@@ -14,6 +14,7 @@ use crate::support::tap::start_with_tap;
 
 /// Whether the program is there. It may be missing only where nobody has
 /// promised it: on machines that are not CI's.
+#[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 fn is_installed(program: &str) -> bool {
     match std::process::Command::new(program).arg("--help").output() {
         Ok(_) => true,
