@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Buckets per doubling: a bucket is at most 1/64 of its values wide.
 const SUB_BITS: u32 = 6;
@@ -79,12 +79,58 @@ impl Histogram {
             p90_ms: millis(self.quantile(0.9)),
             p99_ms: millis(self.quantile(0.99)),
             max_ms: self.max_micros.load(Relaxed) as f64 / 1000.0,
+            cumulative: self.cumulative(),
         })
+    }
+
+    /// The whole distribution, as exactly as it was counted.
+    #[must_use]
+    pub fn cumulative(&self) -> Cumulative {
+        let max = self.max_micros.load(Relaxed);
+        let mut up_to = 0;
+        let mut steps = Vec::new();
+        for (index, bucket) in self.buckets.iter().enumerate() {
+            let counted = bucket.load(Relaxed);
+            if counted > 0 {
+                up_to += counted;
+                steps.push((greatest(index).min(max) as f64 / 1000.0, up_to));
+            }
+        }
+        Cumulative(steps)
+    }
+}
+
+/// A cumulative distribution: how many took at most how many milliseconds.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Cumulative(Vec<(f64, u64)>);
+
+impl Cumulative {
+    /// Milliseconds and how many took at most that long, both ascending; the
+    /// last is all of them.
+    #[must_use]
+    pub fn steps(&self) -> &[(f64, u64)] {
+        &self.0
+    }
+
+    /// How many were measured.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.last().map_or(0, |(_, all)| *all)
+    }
+
+    /// The smallest number of milliseconds that at least the share `q` (0 to 1)
+    /// of all do not exceed; zero when nothing was measured.
+    #[must_use]
+    pub fn quantile_ms(&self, q: f64) -> f64 {
+        let rank = (q.clamp(0.0, 1.0) * self.count() as f64).ceil() as u64;
+        let step = self.0.partition_point(|(_, up_to)| *up_to < rank);
+        self.0.get(step).map_or(0.0, |(ms, _)| *ms)
     }
 }
 
 /// The distribution of a latency, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Latency {
     /// How many were measured.
@@ -99,6 +145,9 @@ pub struct Latency {
     pub p99_ms: f64,
     /// The longest, exactly.
     pub max_ms: f64,
+    /// All of it; not part of the JSON.
+    #[serde(skip)]
+    pub cumulative: Cumulative,
 }
 
 /// Index of the bucket that counts `micros`.
@@ -152,6 +201,7 @@ mod tests {
             p90_ms: 0.04,
             p99_ms: 0.04,
             max_ms: 0.04,
+            cumulative: Cumulative(vec![(0.01, 1), (0.02, 2), (0.03, 3), (0.04, 4)]),
         };
         assert_eq!(histogram.summary(), Some(expected));
     }
@@ -182,6 +232,8 @@ mod tests {
             let found = u64::try_from(histogram.quantile(q).as_micros()).unwrap();
             prop_assert!(found >= exact, "{found} < {exact}");
             prop_assert!(found - exact <= exact / SUBS, "{found} is too far above {exact}");
+            // The same from the steps, in milliseconds.
+            prop_assert_eq!(histogram.cumulative().quantile_ms(q), found as f64 / 1000.0);
         }
     }
 }

@@ -35,6 +35,8 @@ pub mod credentials;
 pub mod event;
 pub mod fleet;
 pub mod histogram;
+#[cfg(feature = "plot")]
+pub mod plot;
 pub mod process;
 #[cfg(feature = "register")]
 pub mod registration;

@@ -123,7 +123,7 @@ pub struct Messages {
 }
 
 /// Distributions of latencies.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Latencies {
     /// From opening the transport to the last SUBACK.
@@ -134,6 +134,20 @@ pub struct Latencies {
     pub twin_read: Option<Latency>,
     /// From an update of reported properties to its response.
     pub twin_report: Option<Latency>,
+}
+
+impl Latencies {
+    /// What was measured, each with its name in tables and plots.
+    pub fn measured(&self) -> impl Iterator<Item = (&'static str, &Latency)> {
+        [
+            ("connect", &self.connect),
+            ("telemetry", &self.telemetry),
+            ("twin read", &self.twin_read),
+            ("twin report", &self.twin_report),
+        ]
+        .into_iter()
+        .filter_map(|(name, latency)| Some((name, latency.as_ref()?)))
+    }
 }
 
 impl fmt::Display for Report {
@@ -219,16 +233,7 @@ impl fmt::Display for Report {
 
 impl Report {
     fn fmt_latencies(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let latency = &self.latency;
-        let measured: Vec<(&str, Latency)> = [
-            ("connect", latency.connect),
-            ("telemetry", latency.telemetry),
-            ("twin read", latency.twin_read),
-            ("twin report", latency.twin_report),
-        ]
-        .into_iter()
-        .filter_map(|(name, latency)| Some((name, latency?)))
-        .collect();
+        let measured: Vec<_> = self.latency.measured().collect();
         if measured.is_empty() {
             return Ok(());
         }
@@ -275,6 +280,7 @@ mod tests {
             p90_ms: 2.0,
             p99_ms: 3.5,
             max_ms: 1234.5,
+            cumulative: Default::default(),
         };
         Report {
             elapsed_seconds: 12.34,

@@ -90,6 +90,8 @@ pub struct HubBuilder {
     upload_ttl: Duration,
     configuration_interval: Duration,
     tier: Option<Tier>,
+    #[cfg(feature = "event-tap")]
+    event_tap: Option<u16>,
 }
 
 /// Why a hub did not start.
@@ -115,6 +117,10 @@ pub enum StartError {
     /// The routing has a stream by the hub's own name.
     #[error("the routing cannot be used: {0}")]
     Routing(#[from] RoutingError),
+    /// The event tap cannot start.
+    #[cfg(feature = "event-tap")]
+    #[error("the event tap cannot start: {0}")]
+    EventTap(io::Error),
 }
 
 impl HubBuilder {
@@ -139,6 +145,8 @@ impl HubBuilder {
             upload_ttl: limits::UPLOAD_TTL,
             configuration_interval: CONFIGURATION_INTERVAL,
             tier: None,
+            #[cfg(feature = "event-tap")]
+            event_tap: None,
         }
     }
 
@@ -315,6 +323,18 @@ impl HubBuilder {
         self
     }
 
+    /// Shows what happens in the hub to MQTT clients on this port of 127.0.0.1,
+    /// whatever the hub's address is; 0 means any free one. Off by default. Who
+    /// subscribes to `hub/#` gets each event as one JSON object under
+    /// `hub/{device}/{kind}`; who is too slow misses some. Up to
+    /// [`limits::EVENT_TAP_CLIENTS`] clients, none of which needs credentials.
+    #[cfg(feature = "event-tap")]
+    #[must_use]
+    pub fn event_tap(mut self, port: u16) -> Self {
+        self.event_tap = Some(port);
+        self
+    }
+
     /// Binds all ports and starts serving. When this returns, clients can connect.
     ///
     /// # Errors
@@ -337,6 +357,14 @@ impl HubBuilder {
             amqps: self.bind("AMQP over TLS", self.ports.amqps)?,
             http: self.bind("HTTP", self.ports.http)?,
             https: self.bind("HTTPS", self.ports.https)?,
+        };
+        #[cfg(feature = "event-tap")]
+        let event_tap = match self.event_tap {
+            Some(port) => Some(bind(
+                "the event tap",
+                SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
+            )?),
+            None => None,
         };
         let jobs = match self.tier.and_then(Tier::jobs) {
             Some(limits) => self.jobs.within(limits),
@@ -363,7 +391,7 @@ impl HubBuilder {
             },
             clock,
         ));
-        Ok(server::start(
+        let hub = server::start(
             state,
             jobs,
             self.configuration_interval.max(SHORTEST_CONFIGURATION_INTERVAL),
@@ -371,22 +399,29 @@ impl HubBuilder {
             tls,
             authority.pem,
             self.access_key,
-        ))
+        );
+        #[cfg(feature = "event-tap")]
+        let hub = match event_tap {
+            Some(listener) => hub.with_event_tap(listener).map_err(StartError::EventTap)?,
+            None => hub,
+        };
+        Ok(hub)
     }
 
     fn bind(&self, kind: &'static str, listen: Listen) -> Result<Option<TcpListener>, StartError> {
-        let bind = |port| {
-            let address = SocketAddr::new(self.address, port);
-            listen::bind(address).map_err(|source| StartError::Bind {
-                kind,
-                address,
-                source,
-            })
-        };
+        let bind = |port| bind(kind, SocketAddr::new(self.address, port));
         match listen {
             Listen::Off => Ok(None),
             Listen::On(port) => bind(port).map(Some),
             Listen::OnOr(port, second) => bind(port).or_else(|_| bind(second)).map(Some),
         }
     }
+}
+
+fn bind(kind: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    listen::bind(address).map_err(|source| StartError::Bind {
+        kind,
+        address,
+        source,
+    })
 }

@@ -24,6 +24,8 @@ mod import;
 mod listen;
 mod mqtt;
 mod server;
+#[cfg(feature = "event-tap")]
+mod tap;
 mod tls;
 mod tracking;
 mod websocket;

@@ -40,7 +40,8 @@ fn main() -> ExitCode {
         None => {}
     }
     tracing_subscriber::fmt()
-        .with_env_filter(&args.log)
+        // The event tap tells by itself what becomes of its broker.
+        .with_env_filter(format!("rumqttd=off,{}", args.log))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
@@ -94,6 +95,7 @@ async fn run(args: Args, started: Instant) -> Result<(), String> {
     if let Some(tier) = args.tier()? {
         builder = builder.tier(tier);
     }
+    builder = args.with_event_tap(builder)?;
     let hub = builder.start().await.map_err(|error| args.explain(&error))?;
     if let Some(file) = &args.init_file {
         let text =

@@ -1,6 +1,8 @@
 //! The running hub: its tasks, its addresses, and the handle that tests hold.
 
 use std::fmt;
+#[cfg(feature = "event-tap")]
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +37,8 @@ use crate::hub::outbox::CloseReason;
 use crate::hub::settling;
 use crate::hub::telemetry::TelemetryMessage;
 use crate::import::{ImportError, Imported};
+#[cfg(feature = "event-tap")]
+use crate::tap::EventTap;
 use crate::tls::{ClientCertificate, DeviceCa, DeviceCaError};
 use crate::{amqp, hub, import, listen, mqtt};
 
@@ -74,9 +78,11 @@ pub(crate) struct Listeners {
 /// everything has ended.
 #[must_use = "a hub that is dropped stops"]
 pub struct Hub {
-    app: App,
+    pub(crate) app: App,
     addresses: Addresses,
     access_key: String,
+    #[cfg(feature = "event-tap")]
+    event_tap: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -182,6 +188,8 @@ pub(crate) fn start(
         app,
         addresses,
         access_key,
+        #[cfg(feature = "event-tap")]
+        event_tap: None,
     }
 }
 
@@ -282,6 +290,27 @@ impl Hub {
     #[must_use]
     pub fn https_address(&self) -> Option<SocketAddr> {
         self.addresses.https
+    }
+
+    /// Where the event tap accepts MQTT clients, if there is one.
+    #[cfg(feature = "event-tap")]
+    #[must_use]
+    pub fn event_tap_address(&self) -> Option<SocketAddr> {
+        self.event_tap
+    }
+
+    /// Starts the event tap; the hub's tasks end after it.
+    #[cfg(feature = "event-tap")]
+    pub(crate) fn with_event_tap(mut self, listener: TcpListener) -> io::Result<Self> {
+        let journal = self.app.hub.events.journal.clone();
+        let tap = EventTap::start(listener, journal, self.app.stop.clone())?;
+        self.event_tap = Some(tap.address);
+        let stop = self.app.stop.clone();
+        self.app.tasks.spawn(async move {
+            stop.cancelled().await;
+            tap.ended().await;
+        });
+        Ok(self)
     }
 
     /// The name that clients address the hub by.

@@ -280,6 +280,15 @@ pub const ENRICHMENT_KEY_CHARS: usize = 128;
 /// Characters of an enrichment's value; the emulator's own.
 pub const ENRICHMENT_VALUE_CHARS: usize = 1024;
 
+/// Devices that have topics of their own at the event tap; the others share
+/// one per kind. The emulator's own: each topic takes memory for good.
+pub const EVENT_TAP_DEVICES: usize = 1000;
+/// Clients of the event tap at once; the emulator's own.
+pub const EVENT_TAP_CLIENTS: usize = 32;
+/// Different topic filters that the event tap takes, over all clients since its
+/// broker started; the emulator's own, because each keeps a log.
+pub const EVENT_TAP_FILTERS: usize = 64;
+
 /// Bytes of an HTTP request body (bulk registration of 100 devices with full
 /// twins is the largest legal one); the emulator's own.
 pub const HTTP_BODY_BYTES: usize = 8 * 1024 * 1024;

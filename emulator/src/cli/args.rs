@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use emulator::{DEVELOPMENT_KEY, EventSettings, Listen, Ports, StartError, Strictness};
+use emulator::{DEVELOPMENT_KEY, EventSettings, HubBuilder, Listen, Ports, StartError, Strictness};
 use hub_core::c2d;
 use hub_core::events::{Retention, Source};
 use hub_core::job::{CancelRunning, PartialFailure};
@@ -67,6 +67,11 @@ pub(crate) struct Args {
     /// Port for REST and WebSockets without TLS; 0 means any free port
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     http_port: u16,
+    /// Show what happens in the hub to MQTT clients on this port of 127.0.0.1; 0
+    /// means any free port. `mosquitto_sub -p PORT -t 'hub/#' -v` prints it all;
+    /// who reads too slowly misses some
+    #[arg(long, value_name = "PORT")]
+    event_tap: Option<u16>,
     /// Name in connection strings and in the server certificate
     #[arg(long, value_name = "NAME", default_value = "localhost")]
     pub(crate) host_name: String,
@@ -259,6 +264,22 @@ impl Args {
         }
     }
 
+    /// Adds the event tap, if it is wanted.
+    ///
+    /// # Errors
+    /// When the program was built without it.
+    pub(crate) fn with_event_tap(&self, builder: HubBuilder) -> Result<HubBuilder, String> {
+        match self.event_tap {
+            None => Ok(builder),
+            #[cfg(feature = "event-tap")]
+            Some(port) => Ok(builder.event_tap(port)),
+            #[cfg(not(feature = "event-tap"))]
+            Some(_) => Err("--event-tap: this program was built without it\n  \
+                build it with cargo build --release -p emulator --features event-tap"
+                .into()),
+        }
+    }
+
     pub(crate) fn strictness(&self) -> Strictness {
         if self.lenient {
             Strictness::Lenient
@@ -392,6 +413,10 @@ impl Args {
             StartError::Bind { kind: "HTTPS", .. } => {
                 "choose another port with --https-port; most SDKs can only use 443"
             }
+            StartError::Bind {
+                kind: "the event tap",
+                ..
+            } => "choose another port with --event-tap",
             StartError::AccessKey(_) => "--access-key takes base64 of 16 to 64 bytes",
             _ => return error.to_string(),
         };

@@ -29,6 +29,7 @@ pub(crate) struct Info {
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct InfoPorts {
     mqtt: Option<u16>,
     mqtts: Option<u16>,
@@ -36,6 +37,7 @@ struct InfoPorts {
     amqps: Option<u16>,
     http: Option<u16>,
     https: Option<u16>,
+    event_tap: Option<u16>,
 }
 
 impl Info {
@@ -64,6 +66,7 @@ impl Info {
                 amqps,
                 http,
                 https,
+                event_tap: event_tap_port(hub),
             },
             addresses,
         }
@@ -84,7 +87,7 @@ impl Info {
 {events}{devices}  MQTT       {mqtts} (TLS), {mqtt} (plain)
   AMQP       {amqps} (TLS), {amqp} (plain)
   REST       https://{https}, http://{http}
-  CA file    {ca}
+{event_tap}  CA file    {ca}
 
 Make SDKs trust it, then use them as with the cloud:
   Python     export SSL_CERT_FILE={ca} REQUESTS_CA_BUNDLE={ca}
@@ -108,6 +111,9 @@ Next:
                 .as_ref()
                 .map_or_else(String::new, |reader| format!("  telemetry  {reader}\n")),
             devices = devices.iter().fold(String::new(), |all, device| all + "  device     " + device + "\n"),
+            event_tap = self.ports.event_tap.map_or_else(String::new, |port| format!(
+                "  event tap  mosquitto_sub -h 127.0.0.1 -p {port} -t 'hub/#' -v\n"
+            )),
             port_note = self.https_note(wanted.https) + &self.amqps_note(wanted.amqps),
         );
         text
@@ -145,6 +151,17 @@ Port {wanted} could not be bound (another program has it), so AMQP over TLS is o
             _ => String::new(),
         }
     }
+}
+
+fn event_tap_port(hub: &Hub) -> Option<u16> {
+    #[cfg(feature = "event-tap")]
+    let address = hub.event_tap_address();
+    #[cfg(not(feature = "event-tap"))]
+    let address = {
+        let _ = hub;
+        None::<SocketAddr>
+    };
+    address.map(|address| address.port())
 }
 
 /// Ports that were asked for; others are taken where they cannot be had.

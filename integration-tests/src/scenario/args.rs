@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -35,6 +36,9 @@ pub(crate) struct RunArgs {
     /// Print one JSON object of the figures instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+    /// Draw the distributions of the latencies into this SVG file
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]

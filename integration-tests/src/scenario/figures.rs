@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use device_sim::histogram::{Cumulative, Histogram};
 use emulator::CounterValues;
 use hub_core::time::Timestamp;
 use serde_json::{Value, json};
@@ -35,21 +36,19 @@ pub(crate) struct JobFigures {
     failed: u64,
     /// From the job's start, which is when its first record was made, to its end.
     wall: Duration,
-    p50: Duration,
-    p99: Duration,
+    /// Each device's, from the start of its operation to its end.
+    latency: Cumulative,
 }
 
 impl JobFigures {
     pub(crate) fn of(job: &Value, records: &[Value]) -> Result<Self, Failure> {
         let time = |value: &Value| Timestamp::parse(value.as_str().unwrap_or_default());
-        let mut took = Vec::with_capacity(records.len());
+        let took = Histogram::default();
         let mut begun = Timestamp::MAX;
         for record in records {
             begun = begun.min(time(&record["createdDateTimeUtc"])?);
-            took.push(time(&record["endTimeUtc"])?.saturating_since(time(&record["startTimeUtc"])?));
+            took.record(time(&record["endTimeUtc"])?.saturating_since(time(&record["startTimeUtc"])?));
         }
-        took.sort_unstable();
-        let quantile = |percent: usize| took.get(took.len().saturating_sub(1) * percent / 100).copied();
         let statistics = &job["deviceJobStatistics"];
         let count = |name: &str| statistics[name].as_u64().unwrap_or(0);
         Ok(Self {
@@ -59,8 +58,7 @@ impl JobFigures {
             succeeded: count("succeededCount"),
             failed: count("failedCount"),
             wall: time(&job["endTime"])?.saturating_since(begun),
-            p50: quantile(50).unwrap_or_default(),
-            p99: quantile(99).unwrap_or_default(),
+            latency: took.cumulative(),
         })
     }
 
@@ -94,6 +92,21 @@ impl Figures {
         found
     }
 
+    /// Every phase's latencies, each with its name.
+    pub(crate) fn latencies(&self) -> impl Iterator<Item = (&str, &Cumulative)> {
+        let jobs = self.jobs.iter().map(|job| (job.kind.as_str(), &job.latency));
+        std::iter::once(("connect", &self.connected.latency)).chain(jobs)
+    }
+
+    /// What was run, in a few words.
+    pub(crate) fn title(&self) -> String {
+        let transport = match self.transport {
+            Transport::Tcp => "TCP",
+            Transport::Memory => "memory",
+        };
+        format!("{} devices over {transport}", self.devices)
+    }
+
     pub(crate) fn to_json(&self) -> Value {
         let jobs: Vec<Value> = self
             .jobs
@@ -107,8 +120,8 @@ impl Figures {
                     "failed": job.failed,
                     "wallSeconds": job.wall.as_secs_f64(),
                     "devicesPerSecond": job.per_second(),
-                    "p50Ms": ms(job.p50),
-                    "p99Ms": ms(job.p99),
+                    "p50Ms": job.latency.quantile_ms(0.5),
+                    "p99Ms": job.latency.quantile_ms(0.99),
                 })
             })
             .collect();
@@ -121,8 +134,8 @@ impl Figures {
                 "devices": self.connected.devices,
                 "wallSeconds": self.connected.seconds,
                 "devicesPerSecond": self.connected.devices as f64 / self.connected.seconds.max(1e-6),
-                "p50Ms": self.connected.p50_ms,
-                "p99Ms": self.connected.p99_ms,
+                "p50Ms": self.connected.latency.quantile_ms(0.5),
+                "p99Ms": self.connected.latency.quantile_ms(0.99),
             },
             "jobs": jobs,
             "devicesThatReceivedMethod": self.seen.method,
@@ -145,12 +158,8 @@ impl fmt::Display for Figures {
         let connect = &self.connected;
         writeln!(
             f,
-            "{} devices over {}; the hub was ready in {:.1} ms\n",
-            self.devices,
-            match self.transport {
-                Transport::Tcp => "TCP",
-                Transport::Memory => "memory",
-            },
+            "{}; the hub was ready in {:.1} ms\n",
+            self.title(),
             ms(self.hub_start)
         )?;
         writeln!(
@@ -158,7 +167,8 @@ impl fmt::Display for Figures {
             "{:<22} {:>9} {:>7} {:>9} {:>11} {:>9} {:>9}",
             "", "succeeded", "failed", "wall s", "devices/s", "p50 ms", "p99 ms"
         )?;
-        let mut row = |name: &str, good: u64, bad: u64, wall: f64, p50: f64, p99: f64| {
+        let mut row = |name: &str, good: u64, bad: u64, wall: f64, latency: &Cumulative| {
+            let (p50, p99) = (latency.quantile_ms(0.5), latency.quantile_ms(0.99));
             let rate = (good + bad) as f64 / wall.max(1e-6);
             writeln!(
                 f,
@@ -171,8 +181,7 @@ impl fmt::Display for Figures {
             connect.devices as u64,
             missing,
             connect.seconds,
-            connect.p50_ms,
-            connect.p99_ms,
+            &connect.latency,
         )?;
         for job in &self.jobs {
             row(
@@ -180,8 +189,7 @@ impl fmt::Display for Figures {
                 job.succeeded,
                 job.failed,
                 job.wall.as_secs_f64(),
-                ms(job.p50),
-                ms(job.p99),
+                &job.latency,
             )?;
         }
         writeln!(f)?;

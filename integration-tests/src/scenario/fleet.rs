@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use device_sim::histogram::Cumulative;
 use device_sim::{Credentials, process};
 use emulator::Hub;
 use hub_core::connection_string::{ConnectionString, ServiceConnection};
@@ -22,12 +23,11 @@ pub(crate) const PREFIX: &str = "scenario-";
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// How the fleet connected.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Connected {
     pub(crate) devices: usize,
     pub(crate) seconds: f64,
-    pub(crate) p50_ms: f64,
-    pub(crate) p99_ms: f64,
+    pub(crate) latency: Cumulative,
 }
 
 /// What devices really received.
@@ -172,12 +172,10 @@ impl LocalFleet {
         self.0.wait_connected(DEADLINE).await?;
         let seconds = self.1.elapsed().as_secs_f64();
         let latency = self.0.report().latency.connect;
-        let ms = |pick: fn(&device_sim::histogram::Latency) -> f64| latency.as_ref().map_or(0.0, pick);
         Ok(Connected {
             devices: self.0.connected(),
             seconds,
-            p50_ms: ms(|l| l.p50_ms),
-            p99_ms: ms(|l| l.p99_ms),
+            latency: latency.map(|latency| latency.cumulative).unwrap_or_default(),
         })
     }
 

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
+use device_sim::plot;
 use emulator::{Hub, Listen, Ports};
 use tokio::runtime::Runtime;
 
@@ -119,13 +120,20 @@ async fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     } else {
         print!("{figures}");
     }
-    Ok(match figures.shortfalls() {
-        shortfalls if shortfalls.is_empty() => ExitCode::SUCCESS,
-        shortfalls => {
-            for shortfall in shortfalls {
-                eprintln!("scenario: {shortfall}");
-            }
-            ExitCode::FAILURE
-        }
+    let shortfalls = figures.shortfalls();
+    for shortfall in &shortfalls {
+        eprintln!("scenario: {shortfall}");
+    }
+    if let Some(path) = &args.plot {
+        plot::write(
+            path,
+            &format!("Latencies of {}", figures.title()),
+            figures.latencies(),
+        )?;
+    }
+    Ok(if shortfalls.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     })
 }

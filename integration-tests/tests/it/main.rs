@@ -64,5 +64,8 @@ mod routing_routes;
 mod routing_streams;
 mod routing_webhooks;
 mod scenario;
+mod tap_mosquitto;
+mod tap_reading;
+mod tap_robustness;
 mod tier;
 mod x509;

@@ -1,6 +1,7 @@
 //! The scenario as its users run it, at full size over memory and at a tenth
 //! over real TCP.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -58,6 +59,44 @@ async fn a_thousand_devices_over_tcp_from_a_process_of_their_own() {
         &scenario(&["--devices", "1000", "--transport", "tcp"]).await,
         1_000,
     );
+}
+
+#[tokio::test]
+async fn the_latencies_are_drawn_on_request() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("scenario.svg");
+    let _ = std::fs::remove_file(&path);
+    let common = ["--devices", "20", "--transport", "memory", "--plot"];
+    let arguments: Vec<&str> = common.into_iter().chain(path.to_str()).collect();
+    check(&scenario(&arguments).await, 20);
+    let svg = std::fs::read_to_string(&path).unwrap();
+    for phase in ["connect", "scheduleUpdateTwin", "scheduleDeviceMethod"] {
+        assert!(svg.contains(&format!("{phase}: 20, p50 ")), "{phase}");
+    }
+}
+
+#[tokio::test]
+async fn a_plot_that_cannot_be_written_fails_after_the_figures() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no such directory/scenario.svg");
+    let output = Command::new(env!("CARGO_BIN_EXE_scenario"))
+        .args([
+            "--devices",
+            "1",
+            "--transport",
+            "memory",
+            "--delay",
+            "0",
+            "--json",
+            "--plot",
+        ])
+        .arg(&path)
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    check(&serde_json::from_slice(&output.stdout).unwrap(), 1);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let expected = format!("scenario: the plot cannot be written to {}: ", path.display());
+    assert!(errors.starts_with(&expected), "{errors}");
 }
 
 #[tokio::test]

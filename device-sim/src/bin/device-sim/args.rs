@@ -215,6 +215,10 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
 
+    /// Draw the distributions of the latencies into this SVG file at the end
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+
     /// Print every event of every device of a fleet, too
     #[arg(short, long)]
     pub(crate) verbose: bool,

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use device_sim::fleet::NotConnected;
 use device_sim::registration::{Registered, register};
-use device_sim::{Fleet, FleetBuilder};
+use device_sim::{Fleet, FleetBuilder, plot};
 use serde_json::{Value, json};
 use tokio::runtime;
 use tokio::sync::mpsc;
@@ -86,6 +86,15 @@ async fn run(args: &Args) -> Result<bool> {
         console::event("stopped", json!({ "report": report }));
     } else {
         console::report(&report, args.run.output);
+    }
+    if let Some(path) = &args.run.plot {
+        let title = format!("Latencies of {} devices", report.devices.total);
+        let curves = report.latency.measured();
+        plot::write(
+            path,
+            &title,
+            curves.map(|(name, latency)| (name, &latency.cumulative)),
+        )?;
     }
     Ok(all_connected)
 }

@@ -13,6 +13,7 @@ pub mod rest;
 pub mod routes;
 pub mod routing;
 pub mod storage;
+pub mod tap;
 pub mod transport;
 pub mod unchanged;
 
