@@ -81,7 +81,7 @@ fn decide(c: &mut Criterion) {
                 "kind = 'telemetry' AND alert = 'true'",
                 "$connectionDeviceId = 'device-#'",
             ]),
-            0,
+            1,
         ),
         ("body", routing(&["$body.temperature > 2#"]), 2),
         ("twin", routing(&["$twin.tags.site = 'north'"]), 10),

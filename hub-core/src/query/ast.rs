@@ -167,6 +167,28 @@ impl<P> Expr<P> {
         }
     }
 
+    /// Names and texts such that the expression is true only where one of the
+    /// names has its text as value; `None` when there are none.
+    pub(super) fn needs_one_of(&self) -> Option<Vec<(&P, &str)>> {
+        match self {
+            Self::Compare(Comparison::Equal, operands) => match &**operands {
+                [Self::Path(name), Self::Literal(Literal::Text(text))]
+                | [Self::Literal(Literal::Text(text)), Self::Path(name)] => Some(vec![(name, text)]),
+                _ => None,
+            },
+            // All must be true, so each one's needs are needs: the fewest are best.
+            Self::And(operands) => operands
+                .iter()
+                .filter_map(Self::needs_one_of)
+                .min_by_key(Vec::len),
+            Self::Or(operands) => {
+                let all: Option<Vec<_>> = operands.iter().map(Self::needs_one_of).collect();
+                all.map(|needs| needs.into_iter().flatten().collect())
+            }
+            _ => None,
+        }
+    }
+
     /// Replaces every name by what `resolve` makes of it.
     pub(super) fn try_map<Q, E>(self, resolve: &mut impl FnMut(P) -> Result<Q, E>) -> Result<Expr<Q>, E> {
         Ok(match self {

@@ -173,6 +173,12 @@ impl<P> Condition<P> {
         }
     }
 
+    /// Names and texts such that the condition holds only where one of the names
+    /// has its text as value; `None` when there are none.
+    pub(crate) fn needs_one_of(&self) -> Option<Vec<(&P, &str)>> {
+        self.0.needs_one_of()
+    }
+
     /// Whether the condition is the constant `true`.
     #[must_use]
     pub fn is_always(&self) -> bool {

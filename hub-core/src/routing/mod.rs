@@ -111,6 +111,7 @@ mod message;
 mod properties;
 mod reader;
 mod set;
+mod sieve;
 mod trial;
 
 use serde_json::Value;
@@ -127,6 +128,7 @@ use crate::events::Source;
 use crate::property_bag::Bag;
 use crate::query::{Condition, QueryError};
 use evaluation::{Evaluation, Lookups, Slot};
+use sieve::Sieve;
 
 /// Name of the built-in endpoint.
 pub const EVENTS: &str = "events";
@@ -142,7 +144,7 @@ pub struct Routing {
     fallback: Fallback,
     enrichments: Vec<Enrichment>,
     /// The enabled routes of each source, by [`Source`]'s numbers.
-    by_source: Box<[Box<[Compiled]>]>,
+    by_source: Box<[(Sieve, Box<[Compiled]>)]>,
     compiled_fallback: Option<Condition<Slot>>,
     lookups: Lookups,
 }
@@ -335,7 +337,10 @@ impl Routing {
             routes,
             fallback,
             enrichments,
-            by_source: by_source.into_iter().map(Vec::into_boxed_slice).collect(),
+            by_source: by_source
+                .into_iter()
+                .map(|routes| (Sieve::new(&routes), routes.into_boxed_slice()))
+                .collect(),
             compiled_fallback,
             lookups,
         }
@@ -397,19 +402,25 @@ impl Routing {
 
     /// The enabled routes of a source.
     fn compiled(&self, source: Source) -> &[Compiled] {
-        self.by_source.get(source as usize).map_or(&[], |routes| routes)
+        self.by_source
+            .get(source as usize)
+            .map_or(&[], |(_, routes)| routes)
     }
 
-    /// Where a message goes. Each enabled route of its source is evaluated; the
-    /// fallback route takes telemetry that none of them takes.
+    /// Where a message goes. Each enabled route of its source is evaluated, unless
+    /// it plainly cannot hold; the fallback route takes telemetry that none of them takes.
     #[must_use]
     pub fn decide(&self, message: &Message<'_>) -> Decision {
         let evaluation = Evaluation::new(&self.lookups, message);
         let mut decision = Decision::default();
-        for route in self.compiled(message.source) {
-            if route.condition.outcome(&evaluation) == Some(true) {
-                decision.routes.insert(route.place);
-                decision.endpoints.insert(route.endpoint);
+        if let Some((sieve, routes)) = self.by_source.get(message.source as usize) {
+            let mut candidates = sieve.candidates(&evaluation);
+            while let Some(route) = routes.get(candidates.trailing_zeros() as usize) {
+                candidates &= candidates - 1;
+                if route.condition.outcome(&evaluation) == Some(true) {
+                    decision.routes.insert(route.place);
+                    decision.endpoints.insert(route.endpoint);
+                }
             }
         }
         if let (Source::Telemetry, true, Some(fallback)) = (
