@@ -153,6 +153,22 @@ async fn one_that_hangs_or_never_reads_holds_up_nobody_else() {
 }
 
 #[tokio::test]
+async fn one_that_hangs_for_long_does_not_hold_up_the_end() {
+    let hook = Hook::start(Reaction::Hang).await;
+    let settings = json!({"timeout": "300s", "batchCount": 1});
+    let (hub, rest) = routed(&routing(&hook.url, &settings), &["d"]).await;
+    for body in ["1", "2", "3"] {
+        send(&rest, "d", body, &[]).await;
+    }
+    bodies(&hook, 1).await;
+    let start = Instant::now();
+    hub.shutdown().await;
+    assert!(start.elapsed() < Duration::from_secs(20));
+    // What comes behind events without an answer was not sent ahead of them.
+    assert_eq!(hook.bodies(), ["1"]);
+}
+
+#[tokio::test]
 async fn what_waits_is_bounded() {
     let hook = Hook::start(Reaction::status(503)).await;
     let (_hub, rest) = routed(&routing(&hook.url, &json!({})), &["d"]).await;

@@ -143,11 +143,6 @@ impl Health {
         }
     }
 
-    /// Whether the last attempt has failed.
-    pub(super) fn is_failing(&self) -> bool {
-        self.lock().status == Status::Unhealthy
-    }
-
     pub(super) fn clear(&self) {
         let mut state = self.lock();
         *state = State::default();

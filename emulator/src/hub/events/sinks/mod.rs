@@ -8,14 +8,13 @@
 mod directory;
 mod webhook;
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hub_core::events::{DEFAULT_GROUP, Event, Start};
 use hub_core::routing::EndpointKind;
 use job_service::Clock;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use self::directory::Directory;
@@ -101,35 +100,43 @@ pub(super) fn spawn(endpoint: &Arc<Endpoint>, clock: &Clock, instance: &str, tas
     });
 }
 
-async fn run(endpoint: &Endpoint, mut sink: impl Sink, clock: &Clock) {
+/// Passes on what comes until the task is to end, and then, for a while, what has
+/// come until then: a directory or a webhook that does not answer holds up
+/// nobody who ends the task.
+async fn run(endpoint: &Endpoint, sink: impl Sink, clock: &Clock) {
     // The only reader of its log, from its beginning.
-    let Ok(mut reader) = endpoint.stream.open(DEFAULT_GROUP, 0, Start::Earliest, None) else {
+    let Ok(reader) = endpoint.stream.open(DEFAULT_GROUP, 0, Start::Earliest, None) else {
         return;
     };
-    let (health, stop) = (&endpoint.health, &endpoint.stop);
-    while let Some(events) = next_batch(&mut reader, sink.batch(), stop).await {
-        note_gap(health, &events, clock);
+    let end = async {
+        endpoint.stop.cancelled().await;
+        sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        () = pass_all_on(endpoint, reader, sink, clock) => {}
+        () = end => {}
+    }
+    let left = endpoint.report().backlog;
+    if left > 0 {
+        tracing::warn!(
+            endpoint = endpoint.name(),
+            left,
+            "events are not passed on any more"
+        );
+    }
+}
+
+async fn pass_all_on(endpoint: &Endpoint, mut reader: EventReader, mut sink: impl Sink, clock: &Clock) {
+    while let Some(events) = next_batch(&mut reader, sink.batch(), &endpoint.stop).await {
+        note_gap(&endpoint.health, &events, clock);
         if !pass_on(endpoint, &reader, &mut sink, events, clock).await {
             break;
         }
     }
-    // What is there already still goes where it is going to.
-    if health.is_failing() {
-        return;
-    }
-    let end = Instant::now() + FAREWELL;
-    while let Ok(events) = reader.take(sink.batch().0)
-        && !events.is_empty()
-    {
-        note_gap(health, &events, clock);
-        match timeout_at(end, sink.put(&events)).await {
-            Ok(Ok(())) => health.delivered(&events, true),
-            _ => return,
-        }
-    }
 }
 
-/// Passes events on until they are; false when the task is to end before.
+/// Passes events on until they are; false when the task is to end and they
+/// cannot be now.
 async fn pass_on(
     endpoint: &Endpoint,
     reader: &EventReader,
@@ -139,15 +146,11 @@ async fn pass_on(
 ) -> bool {
     let (health, stop) = (&endpoint.health, &endpoint.stop);
     let mut pause = FIRST_PAUSE;
-    loop {
-        let failure = match attempt(sink, &events, stop).await {
-            None => return false,
-            Some(Ok(())) => {
-                let last = events.last().map(|event| event.sequence);
-                health.delivered(&events, reader.partition_info().last_sequence == last);
-                return true;
-            }
-            Some(Err(failure)) => failure,
+    while !events.is_empty() {
+        let Err(failure) = sink.put(&events).await else {
+            let last = events.last().map(|event| event.sequence);
+            health.delivered(&events, reader.partition_info().last_sequence == last);
+            break;
         };
         let done: Vec<Event> = events.drain(..failure.done.min(events.len())).collect();
         if !done.is_empty() {
@@ -162,30 +165,20 @@ async fn pass_on(
         pause = (pause * 2).min(LONGEST_PAUSE);
         health.retries();
     }
+    true
 }
 
-/// Tries to pass events on. An attempt that has begun when the task is to end has
-/// some time left; then `None`.
-async fn attempt(
-    sink: &mut impl Sink,
-    events: &[Event],
-    stop: &CancellationToken,
-) -> Option<Result<(), Failure>> {
-    let mut put = pin!(sink.put(events));
-    match stop.run_until_cancelled(put.as_mut()).await {
-        None => timeout(FAREWELL, put).await.ok(),
-        done => done,
-    }
-}
-
-/// The next events, as soon as there is one and others had time to come; `None`
-/// when the task is to end, or the log has.
+/// The next events, as soon as there is one and others had time to come; when
+/// the task is to end, those that are there. `None` when there will be no more.
 async fn next_batch(
     reader: &mut EventReader,
     (count, wait): (usize, Duration),
     stop: &CancellationToken,
 ) -> Option<Vec<Event>> {
-    let mut events = stop.run_until_cancelled(reader.next(count)).await?.ok()?;
+    let mut events = match stop.run_until_cancelled(reader.next(count)).await {
+        Some(events) => events.ok()?,
+        None => reader.take(count).ok().filter(|events| !events.is_empty())?,
+    };
     let end = Instant::now() + wait;
     while !wait.is_zero() && events.len() < count && !stop.is_cancelled() {
         let bytes: usize = events.iter().map(|event| event.body.len()).sum();
