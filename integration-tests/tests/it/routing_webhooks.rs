@@ -122,6 +122,15 @@ async fn a_webhook_says_when_to_try_again() {
     bodies(&hook, 2).await;
     let posted = hook.posted();
     assert!(posted[1].at - posted[0].at >= Duration::from_millis(950));
+
+    // It cannot have the hub try without pauses, which grow.
+    let hook = Hook::start(wait("0")).await;
+    let (_hub, rest) = routed(&routing(&hook.url, &json!({})), &["d"]).await;
+    send(&rest, "d", "1", &[]).await;
+    bodies(&hook, 3).await;
+    let posted = hook.posted();
+    assert!(posted[1].at - posted[0].at >= Duration::from_millis(190));
+    assert!(posted[2].at - posted[1].at >= Duration::from_millis(390));
 }
 
 #[tokio::test]

@@ -158,7 +158,9 @@ async fn pass_on(
         }
         tracing::debug!(endpoint = endpoint.name(), reason = failure.reason, "events wait");
         health.failed(clock.now(), &failure.reason);
-        let wait = failure.retry_after.map_or(pause, |wait| wait.min(LONGEST_WISH));
+        // Sooner than the hub itself would try again is no wish to grant: a
+        // `Retry-After: 0` would have it try without a pause.
+        let wait = failure.retry_after.unwrap_or(pause).clamp(pause, LONGEST_WISH);
         if stop.run_until_cancelled(sleep(wait)).await.is_none() {
             return false;
         }
