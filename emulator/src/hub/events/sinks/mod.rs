@@ -128,7 +128,7 @@ async fn run(endpoint: &Endpoint, sink: impl Sink, clock: &Clock) {
 
 async fn pass_all_on(endpoint: &Endpoint, mut reader: EventReader, mut sink: impl Sink, clock: &Clock) {
     while let Some(events) = next_batch(&mut reader, sink.batch(), &endpoint.stop).await {
-        note_gap(&endpoint.health, &events, clock);
+        note_gaps(&endpoint.health, &events, clock);
         if !pass_on(endpoint, &reader, &mut sink, events, clock).await {
             break;
         }
@@ -197,14 +197,63 @@ async fn next_batch(
     Some(events)
 }
 
-/// Counts the events that the log had lost before they were read.
-fn note_gap(health: &Health, events: &[Event], clock: &Clock) {
-    if let (Some(first), Some(last)) = (events.first(), events.last()) {
-        let gap = health.taken(first.sequence, last.sequence + 1);
-        if gap > 0 {
-            let reason =
-                format!("{gap} events were lost: the endpoint takes them more slowly than they come");
-            health.lost(gap, clock.now(), &reason);
+/// Counts the events that the log had lost before they were read: in front of
+/// these, and between them where they were read at several times.
+fn note_gaps(health: &Health, events: &[Event], clock: &Clock) {
+    let gap: u64 = events
+        .iter()
+        .map(|event| health.taken(event.sequence, event.sequence + 1))
+        .sum();
+    if gap > 0 {
+        let reason = format!("{gap} events were lost: the endpoint takes them more slowly than they come");
+        health.lost(gap, clock.now(), &reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hub_core::events::{Origin, PartitionInfo, Source};
+    use hub_core::ids::{DeviceId, Target};
+    use hub_core::property_bag::MessageProperties;
+    use hub_core::time::Timestamp;
+
+    use super::*;
+
+    pub(super) fn event(sequence: u64) -> Event {
+        Event {
+            sequence,
+            offset: 0,
+            position: sequence + 1,
+            enqueued: Timestamp::from_unix_milliseconds(0),
+            source: Source::Telemetry,
+            origin: Arc::new(Origin {
+                target: Target::device(DeviceId::parse("d").unwrap()),
+                sender: None,
+            }),
+            properties: MessageProperties::default(),
+            body: bytes::Bytes::from_static(b"body"),
         }
+    }
+
+    #[test]
+    fn gaps_count_in_front_of_events_and_between_them() {
+        let (health, clock) = (Health::default(), Clock::default());
+        let log = PartitionInfo {
+            begin_sequence: 0,
+            last_sequence: None,
+            last_offset: None,
+            last_enqueued: None,
+            count: 0,
+            bytes: 0,
+        };
+        let dropped = || health.report(&log).dropped;
+        note_gaps(&health, &[2, 3, 7].map(event), &clock);
+        assert_eq!(dropped(), 2 + 3);
+        note_gaps(&health, &[8, 9].map(event), &clock);
+        assert_eq!(dropped(), 5);
+        note_gaps(&health, &[11].map(event), &clock);
+        assert_eq!(dropped(), 6);
     }
 }
