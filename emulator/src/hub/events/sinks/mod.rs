@@ -54,6 +54,8 @@ struct Failure {
     done: usize,
     /// When to try again, if the other side says so.
     retry_after: Option<Duration>,
+    /// Whether the other side will never take these events as they are.
+    is_final: bool,
 }
 
 impl Failure {
@@ -62,6 +64,7 @@ impl Failure {
             reason: reason.into(),
             done: 0,
             retry_after: None,
+            is_final: false,
         }
     }
 }
@@ -137,6 +140,9 @@ async fn pass_all_on(endpoint: &Endpoint, mut reader: EventReader, mut sink: imp
 
 /// Passes events on until they are; false when the task is to end and they
 /// cannot be now.
+///
+/// Of events that are refused for good, half as many are tried, down to a single
+/// one, which is dropped: one that is not acceptable must not hold up all others.
 async fn pass_on(
     endpoint: &Endpoint,
     reader: &EventReader,
@@ -146,18 +152,41 @@ async fn pass_on(
 ) -> bool {
     let (health, stop) = (&endpoint.health, &endpoint.stop);
     let mut pause = FIRST_PAUSE;
+    let mut count = events.len();
     while !events.is_empty() {
-        let Err(failure) = sink.put(&events).await else {
-            let last = events.last().map(|event| event.sequence);
-            health.delivered(&events, reader.partition_info().last_sequence == last);
-            break;
-        };
-        let done: Vec<Event> = events.drain(..failure.done.min(events.len())).collect();
-        if !done.is_empty() {
-            health.delivered(&done, false);
+        count = count.clamp(1, events.len());
+        let attempt = sink.put(&events[..count]).await;
+        let done = attempt
+            .as_ref()
+            .map_or_else(|failure| failure.done.min(count), |()| count);
+        if done > 0 {
+            let done: Vec<Event> = events.drain(..done).collect();
+            let last = done.last().map(|event| event.sequence);
+            health.delivered(&done, reader.partition_info().last_sequence == last);
         }
-        tracing::debug!(endpoint = endpoint.name(), reason = failure.reason, "events wait");
+        let Err(failure) = attempt else {
+            pause = FIRST_PAUSE;
+            count *= 2;
+            continue;
+        };
+        let name = endpoint.name();
         health.failed(clock.now(), &failure.reason);
+        if failure.is_final {
+            if count > 1 {
+                tracing::debug!(endpoint = name, reason = failure.reason, "events are refused");
+                count /= 2;
+                health.retries();
+            } else if let Some(event) = events.drain(..1).next() {
+                let reason = format!(
+                    "event {} was refused and dropped: {}",
+                    event.sequence, failure.reason
+                );
+                tracing::warn!(endpoint = name, "{reason}");
+                health.passed_over(&event, clock.now(), &reason);
+            }
+            continue;
+        }
+        tracing::debug!(endpoint = name, reason = failure.reason, "events wait");
         // Sooner than the hub itself would try again is no wish to grant: a
         // `Retry-After: 0` would have it try without a pause.
         let wait = failure.retry_after.unwrap_or(pause).clamp(pause, LONGEST_WISH);
