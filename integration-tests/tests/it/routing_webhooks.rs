@@ -170,7 +170,10 @@ async fn an_event_that_is_refused_for_good_holds_up_no_others() {
         for number in 0..16 {
             send(&rest, "d", number.to_string(), &[]).await;
         }
-        let report = wait_for_report(&rest, "hook", |report| report["backlog"] == 0).await;
+        let report = wait_for_report(&rest, "hook", |report| {
+            report["backlog"] == 0 && report["health"] == "healthy"
+        })
+        .await;
         assert_eq!(
             (&report["delivered"], &report["dropped"], &report["health"]),
             (&json!(15), &json!(1), &json!("healthy"))
