@@ -79,6 +79,9 @@ pub(crate) struct Listeners {
 #[must_use = "a hub that is dropped stops"]
 pub struct Hub {
     pub(crate) app: App,
+    /// The tasks that pass events on, and the end of their time. They end last:
+    /// whoever else there is may have events for them.
+    sinks: (TaskTracker, CancellationToken),
     addresses: Addresses,
     access_key: String,
     #[cfg(feature = "event-tap")]
@@ -135,7 +138,8 @@ pub(crate) fn start(
         https_port: addresses.https.map(|address| address.port()),
         ca_pem: ca_pem.into(),
     });
-    app.hub.events.start(&tasks, &stop);
+    let sinks = (TaskTracker::new(), CancellationToken::new());
+    app.hub.events.start(&sinks.0, &sinks.1);
     let settling = settling::keep_settled(app.hub.clone(), configuration_interval);
     tasks.spawn(stop.clone().run_until_cancelled_owned(settling));
     let acceptor = TlsAcceptor::from(tls);
@@ -186,6 +190,7 @@ pub(crate) fn start(
     });
     Hub {
         app,
+        sinks,
         addresses,
         access_key,
         #[cfg(feature = "event-tap")]
@@ -554,7 +559,9 @@ impl Hub {
     /// read for as long as there is a connection; an operation in flight is
     /// given up, though its device may still carry it out. Then AMQP connections
     /// are closed with a reason, which their peers have a second to answer;
-    /// devices are disconnected and nothing new is accepted. When this returns no task of
+    /// devices are disconnected and nothing new is accepted. Then directories and
+    /// webhooks get what was accepted for them, as far as they take it within two
+    /// seconds. When this returns no task of
     /// the hub is left and its ports are free; nothing outlives it, since a hub
     /// keeps its state in memory.
     pub async fn shutdown(self) {
@@ -565,6 +572,10 @@ impl Hub {
         self.app.stop.cancel();
         self.app.tasks.close();
         self.app.tasks.wait().await;
+        let (sinks, stop) = &self.sinks;
+        stop.cancel();
+        sinks.close();
+        sinks.wait().await;
     }
 }
 
@@ -609,6 +620,8 @@ impl Drop for Hub {
     fn drop(&mut self) {
         self.app.stop.cancel();
         self.app.tasks.close();
+        self.sinks.1.cancel();
+        self.sinks.0.close();
     }
 }
 
@@ -617,10 +630,39 @@ mod tests {
     use std::ops::ControlFlow;
 
     use hub_core::error::ErrorCode;
+    use hub_core::events::{AuthMethod, AuthScope};
+    use hub_core::ids::DeviceId;
     use hub_core::job::{JobRequest, JobStatus};
     use serde_json::json;
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_the_last_task_accepts_reaches_a_directory() {
+        let directory = std::env::temp_dir().join(uuid::Uuid::new_v4().to_string());
+        let routing = Routing::from_json(&json!({
+            "endpoints": {"directories": [{"name": "files", "path": directory}]},
+            "routes": [{"name": "all", "source": "DeviceMessages", "endpointNames": ["files"]}],
+        }));
+        let hub = Hub::builder().routing(routing.unwrap()).start().await.unwrap();
+        hub.create_device("d").unwrap();
+        let app = hub.app.clone();
+        // A connection that is slow to end, and has a message until it has.
+        let connection = async move {
+            app.stop.cancelled().await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let target = Target::device(DeviceId::parse("d").unwrap());
+            let message = (MessageProperties::default(), Bytes::from_static(b"last"));
+            app.hub
+                .accept_telemetry(&target, AuthMethod::Sas(AuthScope::Device), &[message])
+                .unwrap();
+        };
+        hub.app.tasks.spawn(connection);
+        timeout(Duration::from_secs(20), hub.shutdown()).await.unwrap();
+        let written = std::fs::read_to_string(directory.join("files-00000001.jsonl")).unwrap();
+        assert!(written.contains("last"), "{written}");
+        std::fs::remove_dir_all(directory).unwrap();
+    }
 
     #[tokio::test]
     async fn shutdown_leaves_a_running_job_with_what_it_has_recorded() {

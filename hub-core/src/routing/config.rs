@@ -1,5 +1,6 @@
 //! Reads a routing configuration and writes it back.
 
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -252,15 +253,22 @@ fn is_web_url(url: &str) -> bool {
         return false;
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let (host, port) = match authority.rsplit_once(':') {
+    let (is_host, port) = match authority.strip_prefix('[') {
         // The colons of an IPv6 address are inside its brackets.
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (authority, None),
+        Some(rest) => match rest.split_once(']') {
+            Some((host, port)) => (host.parse::<Ipv6Addr>().is_ok(), port),
+            None => (false, ""),
+        },
+        None => {
+            let (host, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
+            (!host.is_empty() && !host.contains(['@', '[', ']']), port)
+        }
     };
-    let is_host = !host.is_empty() && !host.contains('@') && (host.starts_with('[') == host.contains(':'));
-    is_host
-        && port.is_none_or(|port| port.parse::<u16>().is_ok())
-        && url.bytes().all(|b| b.is_ascii_graphic())
+    let is_port = |port: &str| {
+        port.strip_prefix(':')
+            .is_some_and(|port| port.parse::<u16>().is_ok())
+    };
+    is_host && (port.is_empty() || is_port(port)) && url.bytes().all(|b| b.is_ascii_graphic())
 }
 
 fn routes(values: &[Value], names: Names<'_>) -> Result<Vec<Route>, RoutingError> {

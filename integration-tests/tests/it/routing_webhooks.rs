@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::routing::{Hook, Reaction, large, report, route, routed, send, wait_for_report};
+use crate::support::routing::{Hook, Reaction, large, report, route, routed, send, told, wait_for_report};
 use crate::support::wait_for;
 
 fn routing(url: &str, more: &Value) -> Value {
@@ -122,6 +122,15 @@ async fn a_webhook_says_when_to_try_again() {
     bodies(&hook, 2).await;
     let posted = hook.posted();
     assert!(posted[1].at - posted[0].at >= Duration::from_millis(950));
+
+    // It cannot have the hub try without pauses, which grow.
+    let hook = Hook::start(wait("0")).await;
+    let (_hub, rest) = routed(&routing(&hook.url, &json!({})), &["d"]).await;
+    send(&rest, "d", "1", &[]).await;
+    bodies(&hook, 3).await;
+    let posted = hook.posted();
+    assert!(posted[1].at - posted[0].at >= Duration::from_millis(190));
+    assert!(posted[2].at - posted[1].at >= Duration::from_millis(390));
 }
 
 #[tokio::test]
@@ -150,6 +159,69 @@ async fn one_that_hangs_or_never_reads_holds_up_nobody_else() {
         hub.shutdown().await;
         assert!(start.elapsed() < Duration::from_secs(10));
     }
+}
+
+#[tokio::test]
+async fn an_event_that_is_refused_for_good_holds_up_no_others() {
+    for status in [400, 413, 422] {
+        let hook = Hook::start(Reaction::Refuse(status, "5".into())).await;
+        let settings = json!({"batchCount": 8, "batchWait": "60s"});
+        let (_hub, rest) = routed(&routing(&hook.url, &settings), &["d"]).await;
+        for number in 0..16 {
+            send(&rest, "d", number.to_string(), &[]).await;
+        }
+        let report = wait_for_report(&rest, "hook", |report| {
+            report["backlog"] == 0 && report["health"] == "healthy"
+        })
+        .await;
+        assert_eq!(
+            (&report["delivered"], &report["dropped"], &report["health"]),
+            (&json!(15), &json!(1), &json!("healthy"))
+        );
+        let error = report["lastError"]["text"].as_str().unwrap();
+        assert!(
+            error.contains("dropped") && error.contains(&status.to_string()),
+            "{error}"
+        );
+        let posted = hook.posted();
+        let (refused, taken): (Vec<_>, Vec<_>) = posted
+            .iter()
+            .map(|posted| told(&posted.events))
+            .partition(|bodies| bodies.contains(&"5".to_owned()));
+        // Alone in the end, and everything else once and in order.
+        assert_eq!(refused.last().unwrap(), &["5"]);
+        let expected: Vec<_> = (0..16).filter(|n| *n != 5).map(|n| n.to_string()).collect();
+        assert_eq!(taken.concat(), expected);
+    }
+}
+
+#[tokio::test]
+async fn what_may_be_put_right_is_not_dropped() {
+    for status in [401, 404, 408] {
+        let hook = Hook::start(Reaction::status(status)).await;
+        let (_hub, rest) = routed(&routing(&hook.url, &json!({})), &["d"]).await;
+        send(&rest, "d", "1", &[]).await;
+        bodies(&hook, 2).await;
+        hook.react(Reaction::status(200));
+        let report = wait_for_report(&rest, "hook", |report| report["backlog"] == 0).await;
+        assert_eq!((&report["delivered"], &report["dropped"]), (&json!(1), &json!(0)));
+    }
+}
+
+#[tokio::test]
+async fn one_that_hangs_for_long_does_not_hold_up_the_end() {
+    let hook = Hook::start(Reaction::Hang).await;
+    let settings = json!({"timeout": "300s", "batchCount": 1});
+    let (hub, rest) = routed(&routing(&hook.url, &settings), &["d"]).await;
+    for body in ["1", "2", "3"] {
+        send(&rest, "d", body, &[]).await;
+    }
+    bodies(&hook, 1).await;
+    let start = Instant::now();
+    hub.shutdown().await;
+    assert!(start.elapsed() < Duration::from_secs(20));
+    // What comes behind events without an answer was not sent ahead of them.
+    assert_eq!(hook.bodies(), ["1"]);
 }
 
 #[tokio::test]

@@ -64,7 +64,7 @@ pub(crate) struct Report {
     /// Events that wait for it.
     pub(crate) backlog: u64,
     /// Events that were lost on the way to it: older than its log reaches back,
-    /// or too large with their enrichments.
+    /// too large with their enrichments, or refused for good.
     pub(crate) dropped: u64,
     /// Attempts beyond the first.
     pub(crate) retries: u64,
@@ -90,6 +90,12 @@ impl Health {
             Status::Unhealthy | Status::Degraded if !caught_up => Status::Degraded,
             _ => Status::Healthy,
         };
+    }
+
+    /// An event that is not acceptable was dropped; the next is passed on.
+    pub(super) fn passed_over(&self, event: &Event, now: Timestamp, reason: &dyn fmt::Display) {
+        self.passed_on.store(event.sequence + 1, Ordering::Relaxed);
+        self.lost(1, now, reason);
     }
 
     /// Events were lost.
@@ -141,11 +147,6 @@ impl Health {
             retries: 0,
             last_error: self.lock().last_error.clone(),
         }
-    }
-
-    /// Whether the last attempt has failed.
-    pub(super) fn is_failing(&self) -> bool {
-        self.lock().status == Status::Unhealthy
     }
 
     pub(super) fn clear(&self) {

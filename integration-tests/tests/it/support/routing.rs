@@ -169,6 +169,9 @@ fn unique() -> String {
 pub enum Reaction {
     /// It answers with this status, these header lines and this body.
     Answer(u16, String, String),
+    /// It answers with this status when there is such a body among the events,
+    /// otherwise with 200.
+    Refuse(u16, String),
     /// It reads the request and says nothing.
     Hang,
     /// It does not even read.
@@ -268,6 +271,15 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<(Reaction, Vec<Posted>)>>
             }
         }
         let body: Vec<u8> = bytes.drain(..end + 4 + length).skip(end + 4).collect();
+        let is_refused = |text: &str| {
+            let events: Vec<Value> = serde_json::from_slice(&body).unwrap();
+            told(&events).iter().any(|body| body == text)
+        };
+        let reaction = match reaction() {
+            Reaction::Refuse(status, text) if is_refused(&text) => Reaction::status(status),
+            Reaction::Refuse(..) => Reaction::status(200),
+            other => other,
+        };
         let posted = Posted {
             head,
             events: serde_json::from_slice(&body).unwrap(),
@@ -278,7 +290,7 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<(Reaction, Vec<Posted>)>>
             .unwrap_or_else(PoisonError::into_inner)
             .1
             .push(posted);
-        match reaction() {
+        match reaction {
             Reaction::Answer(status, headers, body) => {
                 let length = body.len();
                 let answer =
@@ -287,7 +299,7 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<(Reaction, Vec<Posted>)>>
                     return;
                 }
             }
-            Reaction::Hang | Reaction::Ignore => {
+            Reaction::Hang | Reaction::Ignore | Reaction::Refuse(..) => {
                 tokio::time::sleep(Duration::from_secs(60)).await;
                 return;
             }

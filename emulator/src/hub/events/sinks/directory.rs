@@ -22,7 +22,9 @@ use crate::hub::events::json::event_json;
 
 /// A directory that events are written to.
 pub(super) struct Directory {
-    /// Not here while another thread writes.
+    endpoint: Box<str>,
+    settings: DirectorySettings,
+    /// Not here while another thread writes, nor once it has panicked.
     writer: Option<Writer>,
 }
 
@@ -33,7 +35,7 @@ struct Writer {
     /// Whether the directory was there: it is made once. One that vanishes later
     /// is somebody's mistake, or a volume that is not there any more.
     is_made: bool,
-    /// Number of the next file; 0 until existing files were looked at.
+    /// Number of the next file, unless there are others up to it.
     next: u64,
     current: Option<Current>,
 }
@@ -48,14 +50,11 @@ struct Current<F = File> {
 
 impl Directory {
     pub(super) fn new(endpoint: &str, settings: DirectorySettings) -> Self {
-        let writer = Writer {
+        Self {
             endpoint: endpoint.into(),
             settings,
-            is_made: false,
-            next: 0,
-            current: None,
-        };
-        Self { writer: Some(writer) }
+            writer: None,
+        }
     }
 }
 
@@ -65,9 +64,8 @@ impl Sink for Directory {
     }
 
     async fn put(&mut self, events: &[Event]) -> Result<(), Failure> {
-        let Some(mut writer) = self.writer.take() else {
-            return Err(Failure::new("the thread that wrote has panicked"));
-        };
+        let writer = self.writer.take();
+        let mut writer = writer.unwrap_or_else(|| Writer::new(&self.endpoint, self.settings.clone()));
         let lines: Vec<Vec<u8>> = events.iter().map(line).collect();
         let written = spawn_blocking(move || {
             let result = writer.write(&lines);
@@ -86,6 +84,16 @@ fn line(event: &Event) -> Vec<u8> {
 }
 
 impl Writer {
+    fn new(endpoint: &str, settings: DirectorySettings) -> Self {
+        Self {
+            endpoint: endpoint.into(),
+            settings,
+            is_made: false,
+            next: 1,
+            current: None,
+        }
+    }
+
     /// Writes lines, each of them whole or not at all.
     fn write(&mut self, lines: &[Vec<u8>]) -> Result<(), Failure> {
         let mut done = 0;
@@ -119,22 +127,45 @@ impl Writer {
             bytes.extend_from_slice(line);
             count += 1;
         }
+        let is_new = current.len == 0;
         match current.append(&bytes) {
             Ok(()) => {
                 self.current = Some(current);
+                if is_new {
+                    self.prune();
+                }
                 Ok(count)
             }
             Err((error, is_whole)) => {
                 let reason = failure(&current.path, &error);
                 if is_whole {
                     self.current = Some(current);
+                } else if is_new {
+                    // There is no whole line in it, and the next attempt begins
+                    // another.
+                    remove(&current.path);
                 }
                 Err(reason)
             }
         }
     }
 
-    /// Begins the next file, and removes the oldest if there are too many.
+    /// Removes the oldest files if there are too many. Only once something was
+    /// written into the newest: a disk that takes nothing must not cost what is
+    /// there.
+    fn prune(&self) {
+        match self.numbers() {
+            Ok(numbers) => {
+                let too_many = numbers.len().saturating_sub(self.settings.max_files);
+                for number in numbers.iter().take(too_many) {
+                    remove(&self.path(*number));
+                }
+            }
+            Err(error) => tracing::warn!("{}", failure(&self.settings.path, &error)),
+        }
+    }
+
+    /// Begins the next file.
     fn open(&mut self) -> Result<Current, String> {
         let directory = &self.settings.path;
         if !self.is_made {
@@ -142,21 +173,20 @@ impl Writer {
             self.is_made = true;
         }
         let numbers = self.numbers().map_err(|error| failure(directory, &error))?;
-        self.next = self.next.max(numbers.last().map_or(1, |last| last + 1));
+        if let Some(last) = numbers.last() {
+            let next = last.checked_add(1).ok_or_else(|| {
+                let last = self.path(*last);
+                format!("no file can follow {}: remove it", last.display())
+            })?;
+            self.next = self.next.max(next);
+        }
         let path = self.path(self.next);
         let file = OpenOptions::new()
             .create_new(true)
             .append(true)
             .open(&path)
             .map_err(|error| failure(&path, &error))?;
-        self.next += 1;
-        let too_many = (numbers.len() + 1).saturating_sub(self.settings.max_files);
-        for number in &numbers[..too_many.min(numbers.len())] {
-            let path = self.path(*number);
-            if let Err(error) = fs::remove_file(&path) {
-                tracing::warn!("{}", failure(&path, &error));
-            }
-        }
+        self.next = self.next.saturating_add(1);
         Ok(Current { file, path, len: 0 })
     }
 
@@ -234,12 +264,19 @@ fn is_same(_: &fs::Metadata, _: &fs::Metadata) -> bool {
     true
 }
 
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        tracing::warn!("cannot remove {}: {error}", path.display());
+    }
+}
+
 fn failure(path: &Path, error: &io::Error) -> String {
     format!("cannot write {}: {error}", path.display())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::event;
     use super::*;
 
     /// A disk with so much room, which may have lost the way back.
@@ -304,34 +341,94 @@ mod tests {
         assert_eq!(current.len, 4);
     }
 
+    /// A directory in which files with these numbers are, and a writer for it.
+    fn in_directory(numbers: &[u64]) -> (PathBuf, DirectorySettings) {
+        let path = std::env::temp_dir().join(uuid::Uuid::new_v4().to_string());
+        fs::create_dir(&path).unwrap();
+        for number in numbers {
+            fs::write(path.join(format!("e-{number:08}.jsonl")), "old\n").unwrap();
+        }
+        let settings = DirectorySettings {
+            path: path.clone(),
+            max_file_bytes: 1024,
+            max_files: 2,
+        };
+        (path, settings)
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn old_files_go_only_once_the_next_is_written() {
+        let (path, settings) = in_directory(&[1, 2]);
+        let mut writer = Writer::new("e", settings);
+        writer.current = Some(writer.open().unwrap());
+        assert_eq!(
+            names(&path),
+            ["e-00000001.jsonl", "e-00000002.jsonl", "e-00000003.jsonl"]
+        );
+        writer.write(&[b"3\n".to_vec()]).unwrap();
+        assert_eq!(names(&path), ["e-00000002.jsonl", "e-00000003.jsonl"]);
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn the_last_of_all_numbers_is_an_error() {
+        let (path, settings) = in_directory(&[u64::MAX]);
+        let mut writer = Writer::new("e", settings);
+        let failure = writer.write(&[b"1\n".to_vec()]).unwrap_err();
+        assert!(
+            failure.reason.contains("e-18446744073709551615.jsonl"),
+            "{}",
+            failure.reason
+        );
+        fs::remove_dir_all(&path).unwrap();
+        // The one in front of it can still be followed.
+        let (path, settings) = in_directory(&[u64::MAX - 1]);
+        let mut writer = Writer::new("e", settings);
+        writer.write(&[b"1\n".to_vec()]).unwrap();
+        assert_eq!(names(&path).last().unwrap(), "e-18446744073709551615.jsonl");
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_panicked_is_replaced() {
+        let (path, settings) = in_directory(&[1]);
+        let mut directory = Directory::new("e", settings);
+        directory.put(&[event(0)]).await.unwrap();
+        // What a panic leaves: the thread had it.
+        directory.writer = None;
+        directory.put(&[event(1)]).await.unwrap();
+        assert_eq!(names(&path), ["e-00000002.jsonl", "e-00000003.jsonl"]);
+        fs::remove_dir_all(path).unwrap();
+    }
+
     #[test]
     #[cfg(target_os = "linux")]
     fn a_full_disk_is_an_error_with_the_path() {
-        let directory = std::env::temp_dir().join(uuid::Uuid::new_v4().to_string());
-        let mut writer = Writer {
-            endpoint: "e".into(),
-            settings: DirectorySettings {
-                path: directory.clone(),
-                max_file_bytes: 1024,
-                max_files: 2,
-            },
-            is_made: false,
-            next: 0,
-            current: None,
-        };
-        writer.write(&[b"1\n".to_vec()]).unwrap();
-        let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        let (path, settings) = in_directory(&[1, 2]);
+        let mut writer = Writer::new("e", settings);
+        // As it just began a file, on a disk that takes nothing and cannot cut.
+        let full = path.join("e-00000003.jsonl");
+        std::os::unix::fs::symlink("/dev/full", &full).unwrap();
         writer.current = Some(Current {
-            file: full,
-            path: "/dev/full".into(),
+            file: OpenOptions::new().append(true).open(&full).unwrap(),
+            path: full,
             len: 0,
         });
-        let failure = writer.write(&[b"2\n".to_vec()]).unwrap_err();
-        assert!(failure.reason.contains("/dev/full"), "{}", failure.reason);
-        // It cannot be cut, so what follows goes into another file.
-        writer.write(&[b"2\n".to_vec()]).unwrap();
-        let second = fs::read(directory.join("e-00000002.jsonl")).unwrap();
-        assert_eq!(second, b"2\n");
-        fs::remove_dir_all(directory).unwrap();
+        let failure = writer.write(&[b"3\n".to_vec()]).unwrap_err();
+        assert!(failure.reason.contains("e-00000003.jsonl"), "{}", failure.reason);
+        // Nothing is left of it, and the others are there.
+        assert_eq!(names(&path), ["e-00000001.jsonl", "e-00000002.jsonl"]);
+        writer.write(&[b"3\n".to_vec()]).unwrap();
+        assert_eq!(names(&path), ["e-00000002.jsonl", "e-00000003.jsonl"]);
+        fs::remove_dir_all(path).unwrap();
     }
 }

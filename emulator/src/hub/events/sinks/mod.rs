@@ -8,14 +8,13 @@
 mod directory;
 mod webhook;
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hub_core::events::{DEFAULT_GROUP, Event, Start};
 use hub_core::routing::EndpointKind;
 use job_service::Clock;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use self::directory::Directory;
@@ -55,6 +54,8 @@ struct Failure {
     done: usize,
     /// When to try again, if the other side says so.
     retry_after: Option<Duration>,
+    /// Whether the other side will never take these events as they are.
+    is_final: bool,
 }
 
 impl Failure {
@@ -63,6 +64,7 @@ impl Failure {
             reason: reason.into(),
             done: 0,
             retry_after: None,
+            is_final: false,
         }
     }
 }
@@ -101,35 +103,46 @@ pub(super) fn spawn(endpoint: &Arc<Endpoint>, clock: &Clock, instance: &str, tas
     });
 }
 
-async fn run(endpoint: &Endpoint, mut sink: impl Sink, clock: &Clock) {
+/// Passes on what comes until the task is to end, and then, for a while, what has
+/// come until then: a directory or a webhook that does not answer holds up
+/// nobody who ends the task.
+async fn run(endpoint: &Endpoint, sink: impl Sink, clock: &Clock) {
     // The only reader of its log, from its beginning.
-    let Ok(mut reader) = endpoint.stream.open(DEFAULT_GROUP, 0, Start::Earliest, None) else {
+    let Ok(reader) = endpoint.stream.open(DEFAULT_GROUP, 0, Start::Earliest, None) else {
         return;
     };
-    let (health, stop) = (&endpoint.health, &endpoint.stop);
-    while let Some(events) = next_batch(&mut reader, sink.batch(), stop).await {
-        note_gap(health, &events, clock);
+    let end = async {
+        endpoint.stop.cancelled().await;
+        sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        () = pass_all_on(endpoint, reader, sink, clock) => {}
+        () = end => {}
+    }
+    let left = endpoint.report().backlog;
+    if left > 0 {
+        tracing::warn!(
+            endpoint = endpoint.name(),
+            left,
+            "events are not passed on any more"
+        );
+    }
+}
+
+async fn pass_all_on(endpoint: &Endpoint, mut reader: EventReader, mut sink: impl Sink, clock: &Clock) {
+    while let Some(events) = next_batch(&mut reader, sink.batch(), &endpoint.stop).await {
+        note_gaps(&endpoint.health, &events, clock);
         if !pass_on(endpoint, &reader, &mut sink, events, clock).await {
             break;
         }
     }
-    // What is there already still goes where it is going to.
-    if health.is_failing() {
-        return;
-    }
-    let end = Instant::now() + FAREWELL;
-    while let Ok(events) = reader.take(sink.batch().0)
-        && !events.is_empty()
-    {
-        note_gap(health, &events, clock);
-        match timeout_at(end, sink.put(&events)).await {
-            Ok(Ok(())) => health.delivered(&events, true),
-            _ => return,
-        }
-    }
 }
 
-/// Passes events on until they are; false when the task is to end before.
+/// Passes events on until they are; false when the task is to end and they
+/// cannot be now.
+///
+/// Of events that are refused for good, half as many are tried, down to a single
+/// one, which is dropped: one that is not acceptable must not hold up all others.
 async fn pass_on(
     endpoint: &Endpoint,
     reader: &EventReader,
@@ -139,53 +152,64 @@ async fn pass_on(
 ) -> bool {
     let (health, stop) = (&endpoint.health, &endpoint.stop);
     let mut pause = FIRST_PAUSE;
-    loop {
-        let failure = match attempt(sink, &events, stop).await {
-            None => return false,
-            Some(Ok(())) => {
-                let last = events.last().map(|event| event.sequence);
-                health.delivered(&events, reader.partition_info().last_sequence == last);
-                return true;
-            }
-            Some(Err(failure)) => failure,
-        };
-        let done: Vec<Event> = events.drain(..failure.done.min(events.len())).collect();
-        if !done.is_empty() {
-            health.delivered(&done, false);
+    let mut count = events.len();
+    while !events.is_empty() {
+        count = count.clamp(1, events.len());
+        let attempt = sink.put(&events[..count]).await;
+        let done = attempt
+            .as_ref()
+            .map_or_else(|failure| failure.done.min(count), |()| count);
+        if done > 0 {
+            let done: Vec<Event> = events.drain(..done).collect();
+            let last = done.last().map(|event| event.sequence);
+            health.delivered(&done, reader.partition_info().last_sequence == last);
         }
-        tracing::debug!(endpoint = endpoint.name(), reason = failure.reason, "events wait");
+        let Err(failure) = attempt else {
+            pause = FIRST_PAUSE;
+            count *= 2;
+            continue;
+        };
+        let name = endpoint.name();
         health.failed(clock.now(), &failure.reason);
-        let wait = failure.retry_after.map_or(pause, |wait| wait.min(LONGEST_WISH));
+        if failure.is_final {
+            if count > 1 {
+                tracing::debug!(endpoint = name, reason = failure.reason, "events are refused");
+                count /= 2;
+                health.retries();
+            } else if let Some(event) = events.drain(..1).next() {
+                let reason = format!(
+                    "event {} was refused and dropped: {}",
+                    event.sequence, failure.reason
+                );
+                tracing::warn!(endpoint = name, "{reason}");
+                health.passed_over(&event, clock.now(), &reason);
+            }
+            continue;
+        }
+        tracing::debug!(endpoint = name, reason = failure.reason, "events wait");
+        // Sooner than the hub itself would try again is no wish to grant: a
+        // `Retry-After: 0` would have it try without a pause.
+        let wait = failure.retry_after.unwrap_or(pause).clamp(pause, LONGEST_WISH);
         if stop.run_until_cancelled(sleep(wait)).await.is_none() {
             return false;
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
         health.retries();
     }
+    true
 }
 
-/// Tries to pass events on. An attempt that has begun when the task is to end has
-/// some time left; then `None`.
-async fn attempt(
-    sink: &mut impl Sink,
-    events: &[Event],
-    stop: &CancellationToken,
-) -> Option<Result<(), Failure>> {
-    let mut put = pin!(sink.put(events));
-    match stop.run_until_cancelled(put.as_mut()).await {
-        None => timeout(FAREWELL, put).await.ok(),
-        done => done,
-    }
-}
-
-/// The next events, as soon as there is one and others had time to come; `None`
-/// when the task is to end, or the log has.
+/// The next events, as soon as there is one and others had time to come; when
+/// the task is to end, those that are there. `None` when there will be no more.
 async fn next_batch(
     reader: &mut EventReader,
     (count, wait): (usize, Duration),
     stop: &CancellationToken,
 ) -> Option<Vec<Event>> {
-    let mut events = stop.run_until_cancelled(reader.next(count)).await?.ok()?;
+    let mut events = match stop.run_until_cancelled(reader.next(count)).await {
+        Some(events) => events.ok()?,
+        None => reader.take(count).ok().filter(|events| !events.is_empty())?,
+    };
     let end = Instant::now() + wait;
     while !wait.is_zero() && events.len() < count && !stop.is_cancelled() {
         let bytes: usize = events.iter().map(|event| event.body.len()).sum();
@@ -202,14 +226,63 @@ async fn next_batch(
     Some(events)
 }
 
-/// Counts the events that the log had lost before they were read.
-fn note_gap(health: &Health, events: &[Event], clock: &Clock) {
-    if let (Some(first), Some(last)) = (events.first(), events.last()) {
-        let gap = health.taken(first.sequence, last.sequence + 1);
-        if gap > 0 {
-            let reason =
-                format!("{gap} events were lost: the endpoint takes them more slowly than they come");
-            health.lost(gap, clock.now(), &reason);
+/// Counts the events that the log had lost before they were read: in front of
+/// these, and between them where they were read at several times.
+fn note_gaps(health: &Health, events: &[Event], clock: &Clock) {
+    let gap: u64 = events
+        .iter()
+        .map(|event| health.taken(event.sequence, event.sequence + 1))
+        .sum();
+    if gap > 0 {
+        let reason = format!("{gap} events were lost: the endpoint takes them more slowly than they come");
+        health.lost(gap, clock.now(), &reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hub_core::events::{Origin, PartitionInfo, Source};
+    use hub_core::ids::{DeviceId, Target};
+    use hub_core::property_bag::MessageProperties;
+    use hub_core::time::Timestamp;
+
+    use super::*;
+
+    pub(super) fn event(sequence: u64) -> Event {
+        Event {
+            sequence,
+            offset: 0,
+            position: sequence + 1,
+            enqueued: Timestamp::from_unix_milliseconds(0),
+            source: Source::Telemetry,
+            origin: Arc::new(Origin {
+                target: Target::device(DeviceId::parse("d").unwrap()),
+                sender: None,
+            }),
+            properties: MessageProperties::default(),
+            body: bytes::Bytes::from_static(b"body"),
         }
+    }
+
+    #[test]
+    fn gaps_count_in_front_of_events_and_between_them() {
+        let (health, clock) = (Health::default(), Clock::default());
+        let log = PartitionInfo {
+            begin_sequence: 0,
+            last_sequence: None,
+            last_offset: None,
+            last_enqueued: None,
+            count: 0,
+            bytes: 0,
+        };
+        let dropped = || health.report(&log).dropped;
+        note_gaps(&health, &[2, 3, 7].map(event), &clock);
+        assert_eq!(dropped(), 2 + 3);
+        note_gaps(&health, &[8, 9].map(event), &clock);
+        assert_eq!(dropped(), 5);
+        note_gaps(&health, &[11].map(event), &clock);
+        assert_eq!(dropped(), 6);
     }
 }

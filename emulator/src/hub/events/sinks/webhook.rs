@@ -3,7 +3,8 @@
 //! A status of the 200s means that the events were taken. Anything else, a
 //! connection that fails and an answer that does not come in time are failures,
 //! after which the same events are posted again: every event arrives at least
-//! once, unless it is lost in the log before.
+//! once, unless it is lost in the log before or is itself what the other side
+//! does not accept ([`REFUSALS`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use hub_core::events::Event;
 use hub_core::routing::WebhookSettings;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response};
+use reqwest::{Client, Response, StatusCode};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use serde_json::Value;
@@ -22,6 +23,16 @@ use crate::hub::events::json::event_json;
 
 /// The header by which a hub knows its own requests again.
 pub(crate) const ORIGIN: &str = "iothub-emulator-origin";
+
+/// Statuses that speak about the events: posted again as they are, they would
+/// be refused again. Others of the 400s, such as 401 and 404, speak about the
+/// address, which somebody can put right while the events wait.
+const REFUSALS: [StatusCode; 4] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::CONFLICT,
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::UNPROCESSABLE_ENTITY,
+];
 
 /// Bytes of an answer that are read; the connection is used again if that was all.
 const ANSWER_BYTES: usize = 16 * 1024;
@@ -105,6 +116,7 @@ async fn judge(mut response: Response) -> Result<(), Failure> {
     };
     Err(Failure {
         retry_after,
+        is_final: REFUSALS.contains(&status),
         ..Failure::new(reason)
     })
 }
