@@ -241,7 +241,9 @@ impl Events {
         twin: &dyn SenderTwin,
     ) {
         let mut names = None;
-        if self.is_direct.load(Ordering::Acquire) {
+        // Whoever watches is told the routes, which only the long way knows.
+        let is_watched = self.journal.is_active();
+        if self.is_direct.load(Ordering::Acquire) && !is_watched {
             self.built_in.stream.append(source, origin, bag, body, now);
         } else {
             let message = Message {
@@ -257,7 +259,7 @@ impl Events {
             if decision.endpoints.is_empty() {
                 self.counters.events_orphaned.add(1);
             }
-            if self.journal.is_active() {
+            if is_watched {
                 names = Some(routes.names(&decision));
             }
         }
