@@ -59,13 +59,24 @@ fn without_configuration_telemetry_goes_to_the_built_in_endpoint() {
 }
 
 #[test]
-fn a_configuration_without_fallback_route_drops_what_nothing_takes() {
-    let routing = routing(&json!({}));
-    assert!(!routing.wants(Source::Telemetry));
-    assert_eq!(
-        routing.decide(&trial(&json!({})).message(NOW)),
-        Decision::default()
-    );
+fn only_a_fallback_route_that_is_turned_off_drops_what_nothing_takes() {
+    let taken = |fallback: Json| {
+        let routing = routing(&json!({
+            "routes": [route("hot", "level = 'hot'", "events")],
+            "fallbackRoute": fallback,
+        }));
+        routing.decide(&trial(&json!({})).message(NOW)).fallback
+    };
+    for (fallback, expected) in [
+        (Json::Null, true),
+        (json!({}), true),
+        (json!({"isEnabled": true}), true),
+        (json!({"isEnabled": false}), false),
+    ] {
+        assert_eq!(taken(fallback.clone()), expected, "{fallback}");
+    }
+    assert!(routing(&json!({})).decide(&trial(&json!({})).message(NOW)).fallback);
+    assert_eq!(routing(&json!({})).to_json(), Routing::default().to_json());
 }
 
 #[test]
