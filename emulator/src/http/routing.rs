@@ -11,7 +11,6 @@ use super::App;
 use super::error::HttpError;
 use super::reply::JsonReply;
 use super::request::JsonBody;
-use crate::hub::HubState;
 use crate::hub::events::Endpoint;
 
 /// The configuration that is in force.
@@ -19,7 +18,10 @@ pub(super) async fn read(State(app): State<App>) -> Result<JsonReply, HttpError>
     JsonReply::of(&app.hub.events.routes().routing().to_json())
 }
 
-/// Puts a configuration into force, as a whole or not at all.
+/// Puts a configuration into force, as a whole or not at all. Its directories are
+/// written to wherever the process may write, its webhooks are called from where
+/// the hub is: as all of `/_emulator` it is for whoever may be asked to run a
+/// program here, and listens on the loopback address unless it is told otherwise.
 pub(super) async fn write(State(app): State<App>, JsonBody(body): JsonBody) -> Result<JsonReply, HttpError> {
     let routing = Routing::from_json(&body).map_err(ServiceError::from)?;
     let written = routing.to_json();
@@ -72,17 +74,18 @@ fn take_target(trial: &mut Map<String, Value>) -> Result<Option<Target>, Service
     }
 }
 
-/// Every endpoint and how it is doing, the built-in one first.
+/// Every endpoint and how it is doing, the built-in one first. No connection
+/// strings: whoever may ask this need not have the key that is in them.
 pub(super) async fn endpoints(State(app): State<App>) -> Result<JsonReply, HttpError> {
     let endpoints = app.hub.events.endpoints();
     let endpoints: Vec<Value> = endpoints
         .iter()
-        .map(|endpoint| endpoint_json(&app.hub, endpoint))
+        .map(|endpoint| endpoint_json(endpoint))
         .collect();
     JsonReply::of(&json!({ "endpoints": endpoints }))
 }
 
-fn endpoint_json(hub: &HubState, endpoint: &Endpoint) -> Value {
+fn endpoint_json(endpoint: &Endpoint) -> Value {
     let report = endpoint.report();
     let kind = match endpoint.kind() {
         None => "builtIn",
@@ -93,9 +96,6 @@ fn endpoint_json(hub: &HubState, endpoint: &Endpoint) -> Value {
     let last_error = report
         .last_error
         .map(|(time, text)| json!({ "timeUtc": time, "text": text }));
-    let connection_string = endpoint
-        .is_stream()
-        .then(|| hub.event_hub_connection_string(endpoint.stream.name()));
     json!({
         "name": endpoint.name(),
         "kind": kind,
@@ -105,6 +105,5 @@ fn endpoint_json(hub: &HubState, endpoint: &Endpoint) -> Value {
         "dropped": report.dropped,
         "retries": report.retries,
         "lastError": last_error,
-        "connectionString": connection_string.flatten(),
     })
 }
