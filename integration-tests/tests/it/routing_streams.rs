@@ -168,7 +168,10 @@ async fn each_stream_has_its_retention_and_its_connection_string() {
     let key = string.split_once("SharedAccessKey=").unwrap().1;
     let key = key.split(';').next().unwrap();
     let reports = admin(&rest, "routing/endpoints").await.to_string();
-    assert!(!reports.contains(key) && !reports.contains("SharedAccessKey"), "{reports}");
+    assert!(
+        !reports.contains(key) && !reports.contains("SharedAccessKey"),
+        "{reports}"
+    );
     assert_eq!(
         (&report["health"], &report["delivered"]),
         (&json!("healthy"), &json!(5))

@@ -75,7 +75,11 @@ fn only_a_fallback_route_that_is_turned_off_drops_what_nothing_takes() {
     ] {
         assert_eq!(taken(fallback.clone()), expected, "{fallback}");
     }
-    assert!(routing(&json!({})).decide(&trial(&json!({})).message(NOW)).fallback);
+    assert!(
+        routing(&json!({}))
+            .decide(&trial(&json!({})).message(NOW))
+            .fallback
+    );
     assert_eq!(routing(&json!({})).to_json(), Routing::default().to_json());
 }
 
