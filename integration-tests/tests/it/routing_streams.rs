@@ -203,7 +203,18 @@ async fn another_configuration_keeps_what_is_the_same_in_it() {
         "routes": [route("alerts", "DeviceMessages", "alerts"), route("new", "DeviceMessages", "new")],
     });
     put(&rest, &other).await;
-    assert_eq!(client.expect_detached(spread).await.condition, "amqp:not-found");
+    assert_eq!(
+        client.expect_detached(spread).await.condition,
+        "amqp:link:detach-forced"
+    );
+    client
+        .receiver("spread/ConsumerGroups/$Default/Partitions/0", 10)
+        .await
+        .unwrap();
+    let new = client
+        .receiver("new/ConsumerGroups/$Default/Partitions/0", 10)
+        .await
+        .unwrap();
     send(&rest, "d", "2", &[]).await;
     assert_eq!(client.receive(alerts).await.2.body, Body::Data("2".into()));
     assert_eq!(told(&kept(&rest, "alerts").await), ["1", "2"]);
@@ -215,7 +226,12 @@ async fn another_configuration_keeps_what_is_the_same_in_it() {
         .send()
         .await
         .no_content();
-    assert_eq!(client.expect_detached(alerts).await.condition, "amqp:not-found");
+    assert_eq!(
+        client.expect_detached(alerts).await.condition,
+        "amqp:link:detach-forced"
+    );
+    // The one that the first configuration does not have.
+    assert_eq!(client.expect_detached(new).await.condition, "amqp:not-found");
     let names: Vec<_> = admin(&rest, "routing/endpoints").await["endpoints"]
         .as_array()
         .unwrap()

@@ -98,10 +98,10 @@ impl Endpoint {
     }
 
     /// Ends its readers or its task: the configuration does not have it any more.
-    pub(super) fn end(&self) {
+    pub(super) fn end(&self, reason: ReadEnd) {
         self.stop.cancel();
         if self.is_stream() {
-            self.stream.clear(ReadEnd::EndpointGone);
+            self.stream.end(reason);
         }
     }
 }

@@ -189,23 +189,27 @@ impl Events {
     /// Puts a configuration into force, or the first one with all of its
     /// endpoints made anew.
     fn replace(&self, routing: Option<Routing>) {
-        let (routes, gone) = {
+        let (routes, gone, change) = {
             let mut current = self.routes.write().unwrap_or_else(PoisonError::into_inner);
             let former = routing.is_some().then_some(&**current);
             let routing = routing.unwrap_or_else(|| self.initial.clone());
             let (routes, mut gone) = Routes::replace(former, routing, &self.built_in);
+            let mut change = ReadEnd::EndpointChanged;
             if former.is_none() {
                 gone = current.endpoints().to_vec();
+                change = ReadEnd::Reset;
             }
             let routes = Arc::new(routes);
             *current = routes.clone();
             // Under the lock, so that the last to replace it is also the one
             // that is followed.
             self.follow(&routes);
-            (routes, gone)
+            (routes, gone, change)
         };
         for endpoint in gone {
-            endpoint.end();
+            // Readers come back to a stream that still has its name.
+            let stays = routes.stream(endpoint.name()).is_some();
+            endpoint.end(if stays { change } else { ReadEnd::EndpointGone });
         }
         if let Some(tasks) = self.tasks.get() {
             self.run(&routes, tasks);
@@ -381,7 +385,7 @@ impl Events {
     /// other configuration than the first; readers end.
     pub(crate) fn clear(&self) {
         self.replace(None);
-        self.built_in.stream.clear(ReadEnd::Reset);
+        self.built_in.stream.clear();
         self.built_in.health.clear();
         self.journal.clear();
         self.totals.reset();

@@ -51,8 +51,11 @@ pub enum ReadEnd {
     /// The hub has forgotten all events.
     #[error("the hub was reset")]
     Reset,
-    /// Its endpoint was removed from the routing, or has other settings now.
-    #[error("the endpoint was removed or changed")]
+    /// Its endpoint has other settings now, and other events.
+    #[error("the endpoint was changed")]
+    EndpointChanged,
+    /// Its endpoint was removed from the routing.
+    #[error("the endpoint was removed")]
     EndpointGone,
 }
 
