@@ -23,7 +23,7 @@ mod sinks;
 mod stream;
 pub(crate) mod tally;
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use hub_core::events::{ConnectionChange, ConnectionSequence, Notice, Notification, Origin, Source};
@@ -61,10 +61,9 @@ pub(crate) struct Events {
     /// What is in force when nobody has changed it.
     initial: Routing,
     routes: RwLock<Arc<Routes>>,
-    /// Whether everything that is wanted goes to the built-in endpoint as it is:
-    /// then nothing of `routes` is looked at. Both follow `routes`.
-    is_direct: AtomicBool,
-    /// The sources that are wanted, a bit for each.
+    /// The sources that are wanted, a bit for each, and [`DIRECT`]; follows
+    /// `routes`. In one place, so that nobody sees the one of one configuration
+    /// and the other of another.
     wanted: AtomicU8,
     connections: Mutex<ConnectionSequence>,
     /// Where the tasks of endpoints run, once the hub does.
@@ -106,7 +105,6 @@ impl Events {
             counters,
             built_in,
             initial,
-            is_direct: AtomicBool::new(true),
             wanted: AtomicU8::new(0),
             routes: RwLock::new(Arc::new(routes)),
             connections: Mutex::default(),
@@ -224,12 +222,12 @@ impl Events {
     }
 
     fn follow(&self, routes: &Routes) {
+        let direct = if routes.is_direct() { DIRECT } else { 0 };
         let wanted = Source::ALL
             .iter()
             .filter(|source| routes.routing().wants(**source))
-            .fold(0, |all, source| all | bit(*source));
+            .fold(direct, |all, source| all | bit(*source));
         self.wanted.store(wanted, Ordering::Release);
-        self.is_direct.store(routes.is_direct(), Ordering::Release);
     }
 
     /// Keeps a message wherever it goes and shows it to those who watch. When
@@ -247,7 +245,8 @@ impl Events {
         let mut names = None;
         // Whoever watches is told the routes, which only the long way knows.
         let is_watched = self.journal.is_active();
-        if self.is_direct.load(Ordering::Acquire) && !is_watched {
+        let short_way = DIRECT | bit(source);
+        if !is_watched && self.wanted.load(Ordering::Acquire) & short_way == short_way {
             self.built_in.stream.append(source, origin, bag, body, now);
         } else {
             let message = Message {
@@ -397,7 +396,15 @@ pub(crate) fn hub_name(host_name: &str) -> &str {
     host_name.split('.').next().unwrap_or_default()
 }
 
+/// Beside the sources that are wanted: all of them go to the built-in endpoint as
+/// they are, and nothing of the routes needs to be looked at.
+const DIRECT: u8 = 1 << 7;
+const _: () = assert!(Source::ALL.len() < 8, "a bit for each source, and one for DIRECT");
+
 /// A source's place in a set.
 fn bit(source: Source) -> u8 {
     1 << source as u8
 }
+
+#[cfg(test)]
+mod tests;
