@@ -33,7 +33,7 @@
 //!
 //! Durations are numbers of seconds or texts such as `250ms` and `1.5h`; sizes
 //! are numbers of bytes or texts such as `64KiB`. At most 10 endpoints, and
-//! `events` is the built-in one.
+//! `events` is the built-in one. No stream is called `messages` or `devices`.
 //!
 //! | member | of an item of `routes` (at most 100) |
 //! |---|---|
