@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::device::Identity;
 use crate::support::rest::{Rest, start};
-use crate::support::routing::{admin, kept, route, routed, send, stream};
+use crate::support::routing::{TestDirectory, admin, kept, route, routed, send, stream, wait_for_report};
 
 async fn put(rest: &Rest, routing: &Value) -> crate::support::rest::Reply {
     rest.authorized(None)
@@ -265,4 +265,23 @@ async fn a_message_is_tried_as_the_device_would_send_it() {
     ]});
     let body = json!({"deviceId": "d", "routingSource": "TwinChangeEvents", "routing": about});
     assert_eq!(tried(body).await, ["about"]);
+}
+
+#[tokio::test]
+async fn a_thread_without_a_runtime_may_change_the_configuration() {
+    let (hub, rest) = start().await;
+    hub.create_device("d").unwrap();
+    let directory = TestDirectory::new();
+    let routing = json!({
+        "endpoints": {"directories": [{"name": "files", "path": directory.path()}]},
+        "routes": [route("r", "DeviceMessages", "files")],
+    });
+    let routing = Routing::from_json(&routing).unwrap();
+    let hub = std::thread::spawn(move || {
+        hub.set_routing(routing).unwrap();
+        hub
+    });
+    let _hub = hub.join().unwrap();
+    send(&rest, "d", "x", &[]).await;
+    wait_for_report(&rest, "files", |report| report["delivered"] == 1).await;
 }

@@ -33,6 +33,7 @@ use hub_core::routing::{Message, Routing, RoutingError, SenderTwin};
 use hub_core::time::Timestamp;
 use hub_core::twin::Twin;
 use job_service::Clock;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -78,7 +79,15 @@ pub(crate) struct Events {
 #[derive(Clone)]
 struct Tasks {
     tracker: TaskTracker,
+    /// The hub's, since a configuration may come from a thread that has none.
+    runtime: Handle,
     stop: CancellationToken,
+}
+
+impl Tasks {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn_on(task, &self.runtime);
+    }
 }
 
 impl Events {
@@ -114,10 +123,12 @@ impl Events {
         events
     }
 
-    /// Lets the tasks of endpoints run, now and when others are configured.
+    /// Lets the tasks of endpoints run, now and when others are configured. Must
+    /// be called on the hub's runtime.
     pub(crate) fn start(&self, tracker: &TaskTracker, stop: &CancellationToken) {
         let tasks = Tasks {
             tracker: tracker.clone(),
+            runtime: Handle::current(),
             stop: stop.clone(),
         };
         // A hub starts once.

@@ -79,14 +79,14 @@ pub(super) fn spawn(endpoint: &Arc<Endpoint>, clock: &Clock, instance: &str, tas
     let (endpoint, clock) = (endpoint.clone(), clock.clone());
     // The task ends with the endpoint or with the hub.
     let (stop, hub_stop) = (endpoint.stop.clone(), tasks.stop.clone());
-    tasks.tracker.spawn(async move {
+    tasks.spawn(async move {
         tokio::select! {
             () = hub_stop.cancelled() => stop.cancel(),
             () = stop.cancelled() => {}
         }
     });
     let instance = instance.to_owned();
-    tasks.tracker.spawn(async move {
+    tasks.spawn(async move {
         match kind {
             EndpointKind::Directory(settings) => {
                 let sink = Directory::new(endpoint.name(), settings);
