@@ -160,6 +160,7 @@ async fn the_fallback_route_is_for_messages_that_no_other_takes() {
     assert_eq!(all("events").await, ["left"]);
     // The creation of the device, which the fallback route is not for.
     assert_eq!(hub.counters().events_orphaned, 1);
+    assert_eq!(hub.counters().events_emitted, 0);
 
     let off = routes(json!({"isEnabled": false}));
     rest.exactly("PUT", "/_emulator/routing")

@@ -243,7 +243,7 @@ impl Events {
 
     /// Keeps a message wherever it goes and shows it to those who watch. When
     /// this returns, readers can see it. `twin` is the way to the twin of whom it
-    /// is from or about.
+    /// is from or about. Gives whether it goes anywhere.
     pub(crate) fn append(
         &self,
         source: Source,
@@ -252,8 +252,8 @@ impl Events {
         body: &[u8],
         now: Timestamp,
         twin: &dyn SenderTwin,
-    ) {
-        let mut names = None;
+    ) -> bool {
+        let (mut names, mut is_taken) = (None, true);
         // Whoever watches is told the routes, which only the long way knows.
         let is_watched = self.journal.is_active();
         let short_way = DIRECT | bit(source);
@@ -270,7 +270,8 @@ impl Events {
             };
             let routes = self.routes();
             let decision = routes.deliver(&message, origin, &self.hub_name);
-            if decision.endpoints.is_empty() {
+            is_taken = !decision.endpoints.is_empty();
+            if !is_taken {
                 self.counters.events_orphaned.add(1);
             }
             if is_watched {
@@ -278,6 +279,7 @@ impl Events {
             }
         }
         self.show(source, origin, bag, body, now, names.as_ref());
+        is_taken
     }
 
     /// Shows a message to those who watch; `routes` are those that it took.
@@ -330,8 +332,9 @@ impl Events {
         let bag = Bag::from(&notification.properties);
         let (source, body) = (notification.source, &notification.body);
         if self.keeps(source) {
-            self.append(source, &origin, &bag, body, now, twin);
-            self.counters.events_emitted.add(1);
+            if self.append(source, &origin, &bag, body, now, twin) {
+                self.counters.events_emitted.add(1);
+            }
         } else {
             self.show(source, &origin, &bag, body, now, None);
         }
