@@ -213,6 +213,12 @@ impl RouteCondition {
     pub fn text(&self) -> &str {
         &self.text
     }
+
+    /// Whether it is the constant `true`, however that is written.
+    #[must_use]
+    pub fn is_always(&self) -> bool {
+        self.condition.is_always()
+    }
 }
 
 /// Why a configuration, or a message to try it with, is refused, and where.

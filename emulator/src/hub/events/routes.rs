@@ -95,13 +95,12 @@ impl Routes {
 
     /// Whether all events that are wanted go to the built-in endpoint as they are.
     pub(super) fn is_direct(&self) -> bool {
-        let is_always = |text: &str| matches!(text.trim(), "" | "true");
         let mut enabled = self.routing.routes().iter().filter(|route| route.is_enabled);
         let fallback = self.routing.fallback();
         self.routing.enrichments().is_empty()
             && fallback.is_enabled
-            && is_always(fallback.condition.text())
-            && enabled.all(|route| route.endpoint == EndpointId::EVENTS && is_always(route.condition.text()))
+            && fallback.condition.is_always()
+            && enabled.all(|route| route.endpoint == EndpointId::EVENTS && route.condition.is_always())
     }
 
     /// The names of the routes that took a message.

@@ -127,6 +127,21 @@ fn routes_decide_and_the_fallback_takes_the_rest() {
 }
 
 #[test]
+fn what_takes_everything_is_known_however_it_is_written() {
+    let is_always = |text: &str| {
+        RouteCondition::parse(text, Source::Telemetry)
+            .unwrap()
+            .is_always()
+    };
+    for text in ["", " ", "true", "TRUE", "(true)", "/* all of them */ true"] {
+        assert!(is_always(text), "{text}");
+    }
+    for text in ["false", "a = 'true'", "NOT (false)"] {
+        assert!(!is_always(text), "{text}");
+    }
+}
+
+#[test]
 fn the_fallback_route_may_be_off_or_have_a_condition() {
     let fallback = |fallback: Json| routing(&json!({ "fallbackRoute": fallback }));
     let off = fallback(json!({"endpointNames": ["events"], "isEnabled": false}));
