@@ -198,7 +198,7 @@ impl Events {
     /// Puts a configuration into force, or the first one with all of its
     /// endpoints made anew.
     fn replace(&self, routing: Option<Routing>) {
-        let (routes, gone, change) = {
+        let (former, routes) = {
             let mut current = self.routes.write().unwrap_or_else(PoisonError::into_inner);
             let former = routing.is_some().then_some(&**current);
             let routing = routing.unwrap_or_else(|| self.initial.clone());
@@ -209,17 +209,19 @@ impl Events {
                 change = ReadEnd::Reset;
             }
             let routes = Arc::new(routes);
-            *current = routes.clone();
+            let former = std::mem::replace(&mut *current, routes.clone());
             // Under the lock, so that the last to replace it is also the one
             // that is followed.
             self.follow(&routes);
-            (routes, gone, change)
+            former.leave(gone.into_iter().map(|endpoint| {
+                // Readers come back to a stream that still has its name.
+                let stays = routes.stream(endpoint.name()).is_some();
+                (endpoint, if stays { change } else { ReadEnd::EndpointGone })
+            }));
+            (former, routes)
         };
-        for endpoint in gone {
-            // Readers come back to a stream that still has its name.
-            let stays = routes.stream(endpoint.name()).is_some();
-            endpoint.end(if stays { change } else { ReadEnd::EndpointGone });
-        }
+        // Outside the lock; whoever still delivers by it is the last to let go.
+        drop(former);
         if let Some(tasks) = self.tasks.get() {
             self.run(&routes, tasks);
         }

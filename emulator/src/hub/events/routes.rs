@@ -1,14 +1,14 @@
 //! A routing configuration in force: where an event goes, and the endpoints
 //! that keep it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hub_core::events::Origin;
 use hub_core::routing::{Decision, EndpointId, Message, Routing, RoutingError};
 
-use super::EventStream;
 use super::endpoint::Endpoint;
 use super::journal::RouteNames;
+use super::{EventStream, ReadEnd};
 
 /// A configuration with its endpoints. It never changes: another one takes its
 /// place.
@@ -19,6 +19,18 @@ pub(crate) struct Routes {
     built_in: Arc<Endpoint>,
     /// In the places that they have in the configuration.
     endpoints: Vec<Arc<Endpoint>>,
+    /// What ends with this configuration, and why: once nobody delivers by it any
+    /// more, so that what was accepted under it is not lost between two.
+    leaving: Mutex<Vec<(Arc<Endpoint>, ReadEnd)>>,
+}
+
+impl Drop for Routes {
+    fn drop(&mut self) {
+        let leaving = self.leaving.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (endpoint, reason) in leaving.drain(..) {
+            endpoint.end(reason);
+        }
+    }
 }
 
 /// Checks what the rules of a configuration cannot know: readers call the
@@ -64,8 +76,16 @@ impl Routes {
             routing,
             built_in: built_in.clone(),
             endpoints,
+            leaving: Mutex::default(),
         };
         (routes, gone)
+    }
+
+    /// Another configuration has taken the place of this: these endpoints end
+    /// with it.
+    pub(super) fn leave(&self, endpoints: impl Iterator<Item = (Arc<Endpoint>, ReadEnd)>) {
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        leaving.extend(endpoints);
     }
 
     pub(crate) fn routing(&self) -> &Routing {
