@@ -185,7 +185,8 @@ impl Events {
     }
 
     /// Puts a configuration into force. Endpoints that are in both, with the same
-    /// settings, go on as they are; readers of others end.
+    /// settings, go on as they are, and what waits for directories and webhooks
+    /// goes where they lead now; readers of others end.
     ///
     /// # Errors
     /// As [`check_names`]; nothing has changed then.
@@ -216,7 +217,9 @@ impl Events {
             former.leave(gone.into_iter().map(|endpoint| {
                 // Readers come back to a stream that still has its name.
                 let stays = routes.stream(endpoint.name()).is_some();
-                (endpoint, if stays { change } else { ReadEnd::EndpointGone })
+                let reason = if stays { change } else { ReadEnd::EndpointGone };
+                let ends = !routes.goes_on_with(&endpoint);
+                (endpoint, ends.then_some(reason))
             }));
             (former, routes)
         };

@@ -227,6 +227,11 @@ impl EventReader {
         }
     }
 
+    /// Goes on with this sequence number, if it has not come so far.
+    pub(super) fn skip_to(&mut self, sequence: u64) {
+        self.next = self.next.max(sequence);
+    }
+
     /// Goes back to an event that was taken and could not be passed on.
     pub(crate) fn go_back_to(&mut self, event: &Event) {
         self.next = self.next.min(event.sequence);

@@ -19,16 +19,20 @@ pub(crate) struct Routes {
     built_in: Arc<Endpoint>,
     /// In the places that they have in the configuration.
     endpoints: Vec<Arc<Endpoint>>,
-    /// What ends with this configuration, and why: once nobody delivers by it any
+    /// What ends with this configuration, and why (nothing where another endpoint
+    /// goes on with the log): once nobody delivers by it any
     /// more, so that what was accepted under it is not lost between two.
-    leaving: Mutex<Vec<(Arc<Endpoint>, ReadEnd)>>,
+    leaving: Mutex<Vec<(Arc<Endpoint>, Option<ReadEnd>)>>,
 }
 
 impl Drop for Routes {
     fn drop(&mut self) {
         let leaving = self.leaving.get_mut().unwrap_or_else(PoisonError::into_inner);
         for (endpoint, reason) in leaving.drain(..) {
-            endpoint.end(reason);
+            match reason {
+                Some(reason) => endpoint.end(reason),
+                None => endpoint.hand_over(),
+            }
         }
     }
 }
@@ -52,7 +56,8 @@ pub(crate) fn check_names(routing: &Routing, hub_name: &str) -> Result<(), Routi
 
 impl Routes {
     /// A configuration, with the endpoints of a former one that are the same in
-    /// this; also gives the former one's others.
+    /// this, and others that go on with the logs of former ones; also gives the
+    /// former one's that are not in this.
     pub(super) fn replace(
         former: Option<&Self>,
         routing: Routing,
@@ -65,7 +70,11 @@ impl Routes {
             .map(
                 |settings| match gone.iter().position(|endpoint| endpoint.is(settings)) {
                     Some(at) => gone.swap_remove(at),
-                    None => Arc::new(Endpoint::custom(settings.clone(), &built_in.stream)),
+                    None => Arc::new(
+                        gone.iter()
+                            .find_map(|endpoint| endpoint.with(settings))
+                            .unwrap_or_else(|| Endpoint::custom(settings.clone(), &built_in.stream)),
+                    ),
                 },
             )
             .collect();
@@ -83,7 +92,7 @@ impl Routes {
 
     /// Another configuration has taken the place of this: these endpoints end
     /// with it.
-    pub(super) fn leave(&self, endpoints: impl Iterator<Item = (Arc<Endpoint>, ReadEnd)>) {
+    pub(super) fn leave(&self, endpoints: impl Iterator<Item = (Arc<Endpoint>, Option<ReadEnd>)>) {
         let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
         leaving.extend(endpoints);
     }
@@ -121,6 +130,12 @@ impl Routes {
             && fallback.is_enabled
             && fallback.condition.is_always()
             && enabled.all(|route| route.endpoint == EndpointId::EVENTS && route.condition.is_always())
+    }
+
+    /// Whether an endpoint of this goes on with the log of another one.
+    pub(super) fn goes_on_with(&self, former: &Endpoint) -> bool {
+        let mut endpoints = self.endpoints.iter();
+        endpoints.any(|endpoint| Arc::ptr_eq(&endpoint.stream, &former.stream))
     }
 
     /// The names of the routes that took a message.

@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub_core::events::{DEFAULT_GROUP, Event, Start};
+use hub_core::events::Event;
 use hub_core::routing::EndpointKind;
 use job_service::Clock;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -102,19 +102,21 @@ pub(super) fn spawn(endpoint: &Arc<Endpoint>, clock: &Clock, instance: &str, tas
 }
 
 async fn run(endpoint: &Endpoint, mut sink: impl Sink, clock: &Clock) {
-    // The only reader of its log, from its beginning.
-    let Ok(mut reader) = endpoint.stream.open(DEFAULT_GROUP, 0, Start::Earliest, None) else {
+    let Some((mut reader, _turn)) = endpoint.read().await else {
         return;
     };
     let (health, stop) = (&endpoint.health, &endpoint.stop);
     while let Some(events) = next_batch(&mut reader, sink.batch(), stop).await {
+        if endpoint.is_handed_over() {
+            return;
+        }
         note_gap(health, &events, clock);
         if !pass_on(endpoint, &reader, &mut sink, events, clock).await {
             break;
         }
     }
     // What is there already still goes where it is going to.
-    if health.is_failing() {
+    if health.is_failing() || endpoint.is_handed_over() {
         return;
     }
     let end = Instant::now() + FAREWELL;
