@@ -533,7 +533,8 @@ impl Hub {
     }
 
     /// Puts another configuration of message routing into force. Endpoints that
-    /// are in both, with the same settings, keep their events and their readers.
+    /// are in both, with the same settings, keep their events and their readers;
+    /// directories and webhooks that are in both keep their events in any case.
     ///
     /// # Errors
     /// When a stream has the hub's own name; nothing has changed then.

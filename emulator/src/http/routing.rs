@@ -11,15 +11,18 @@ use super::App;
 use super::error::HttpError;
 use super::reply::JsonReply;
 use super::request::JsonBody;
-use crate::hub::HubState;
 use crate::hub::events::Endpoint;
+use crate::hub::twins::LiveTwin;
 
 /// The configuration that is in force.
 pub(super) async fn read(State(app): State<App>) -> Result<JsonReply, HttpError> {
     JsonReply::of(&app.hub.events.routes().routing().to_json())
 }
 
-/// Puts a configuration into force, as a whole or not at all.
+/// Puts a configuration into force, as a whole or not at all. Its directories are
+/// written to wherever the process may write, its webhooks are called from where
+/// the hub is: as all of `/_emulator` it is for whoever may be asked to run a
+/// program here, and listens on the loopback address unless it is told otherwise.
 pub(super) async fn write(State(app): State<App>, JsonBody(body): JsonBody) -> Result<JsonReply, HttpError> {
     let routing = Routing::from_json(&body).map_err(ServiceError::from)?;
     let written = routing.to_json();
@@ -28,7 +31,7 @@ pub(super) async fn write(State(app): State<App>, JsonBody(body): JsonBody) -> R
 }
 
 /// What would become of a message, and why. With `deviceId` (and `moduleId`) it
-/// is from that device, whose twin is used; with `routing` it is tried with that
+/// is from or about that device, as it is now, twin included; with `routing` it is tried with that
 /// configuration instead of the one in force. Nothing is kept anywhere.
 pub(super) async fn test(State(app): State<App>, JsonBody(body): JsonBody) -> Result<JsonReply, HttpError> {
     let Value::Object(mut trial) = body else {
@@ -39,16 +42,29 @@ pub(super) async fn test(State(app): State<App>, JsonBody(body): JsonBody) -> Re
         .remove("routing")
         .map(|routing| Routing::from_json(&routing).map_err(ServiceError::from))
         .transpose()?;
-    if let Some(target) = take_target(&mut trial)? {
-        if trial.contains_key("twin") {
-            return Err(ServiceError::invalid("give either deviceId or twin").into());
-        }
-        let twin = app.hub.twin(&target)?.body;
-        let twin = serde_json::from_slice(&twin).map_err(crate::hub::internal)?;
-        trial.insert("twin".into(), twin);
+    let target = take_target(&mut trial)?;
+    if target.is_some() && trial.contains_key("twin") {
+        return Err(ServiceError::invalid("give either deviceId or twin").into());
     }
-    let trial = Trial::from_json(&Value::Object(trial)).map_err(ServiceError::from)?;
-    let message = trial.message(app.hub.clock.now());
+    let origin = target
+        .as_ref()
+        .map(|target| app.hub.expected_origin(target))
+        .transpose()?;
+    let trial = Value::Object(trial);
+    let trial = match origin {
+        None => Trial::from_json(&trial),
+        Some(origin) => Trial::of(origin, &trial),
+    };
+    let trial = trial.map_err(ServiceError::from)?;
+    let mut message = trial.message(app.hub.clock.now());
+    // Looked at as the hub looks at it.
+    let twin = target.as_ref().map(|target| LiveTwin {
+        hub: &app.hub,
+        target,
+    });
+    if let Some(twin) = &twin {
+        message.twin = Some(twin);
+    }
     let routing = other.as_ref().unwrap_or_else(|| routes.routing());
     let explanation = routing.explain(&message, app.hub.events.hub_name());
     JsonReply::of(&explanation.to_json())
@@ -72,17 +88,15 @@ fn take_target(trial: &mut Map<String, Value>) -> Result<Option<Target>, Service
     }
 }
 
-/// Every endpoint and how it is doing, the built-in one first.
+/// Every endpoint and how it is doing, the built-in one first. No connection
+/// strings: whoever may ask this need not have the key that is in them.
 pub(super) async fn endpoints(State(app): State<App>) -> Result<JsonReply, HttpError> {
     let endpoints = app.hub.events.endpoints();
-    let endpoints: Vec<Value> = endpoints
-        .iter()
-        .map(|endpoint| endpoint_json(&app.hub, endpoint))
-        .collect();
+    let endpoints: Vec<Value> = endpoints.iter().map(|endpoint| endpoint_json(endpoint)).collect();
     JsonReply::of(&json!({ "endpoints": endpoints }))
 }
 
-fn endpoint_json(hub: &HubState, endpoint: &Endpoint) -> Value {
+fn endpoint_json(endpoint: &Endpoint) -> Value {
     let report = endpoint.report();
     let kind = match endpoint.kind() {
         None => "builtIn",
@@ -93,9 +107,6 @@ fn endpoint_json(hub: &HubState, endpoint: &Endpoint) -> Value {
     let last_error = report
         .last_error
         .map(|(time, text)| json!({ "timeUtc": time, "text": text }));
-    let connection_string = endpoint
-        .is_stream()
-        .then(|| hub.event_hub_connection_string(endpoint.stream.name()));
     json!({
         "name": endpoint.name(),
         "kind": kind,
@@ -105,6 +116,5 @@ fn endpoint_json(hub: &HubState, endpoint: &Endpoint) -> Value {
         "dropped": report.dropped,
         "retries": report.retries,
         "lastError": last_error,
-        "connectionString": connection_string.flatten(),
     })
 }

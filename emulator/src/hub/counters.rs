@@ -88,7 +88,7 @@ counters! {
     c2d_abandoned,
     /// Cloud-to-device messages that expired.
     c2d_expired,
-    /// Events of the hub itself (twins, identities, connections) kept.
+    /// Events of the hub itself (twins, identities, connections) that a route took.
     events_emitted,
     /// Messages and events that no route took, nor the fallback route.
     events_orphaned,

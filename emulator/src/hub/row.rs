@@ -51,8 +51,8 @@ impl Row for TwinRow<'_> {
         let keys = path.keys();
         match path.attribute() {
             Attribute::Tags => return walk(twin.tags(), keys),
-            Attribute::Desired => return self.section(twin.desired(), path),
-            Attribute::Reported => return self.section(twin.reported(), path),
+            Attribute::Desired => return section(twin.desired(), keys, || self.rendered(path)),
+            Attribute::Reported => return section(twin.reported(), keys, || self.rendered(path)),
             Attribute::Configurations => {
                 return match (configurations, keys) {
                     (None, _) => Value::Undefined,
@@ -107,37 +107,36 @@ impl TwinRow<'_> {
         };
         Row::get(&document, path).into_owned()
     }
+}
 
-    /// A path below `properties.desired` or `properties.reported`, where
-    /// `$version` and `$metadata` are keys like any other.
-    fn section<'a>(&'a self, section: &'a Section, path: &Path) -> Value<'a> {
-        let keys = path.keys();
-        match keys.first().map(|key| &**key) {
-            // Rare: the section as a whole, which includes the two.
-            None => self.rendered(path),
-            Some("$version") if keys.len() == 1 => number(section.version()),
-            Some("$version") => Value::Undefined,
-            Some("$metadata") => self.metadata(section, path),
-            _ => walk(section.properties(), keys),
-        }
+/// A path below `properties.desired` or `properties.reported`, where `$version`
+/// and `$metadata` are keys like any other. `rendered` gives what the twin's
+/// document shows there.
+fn section<'a>(section: &'a Section, keys: &[Box<str>], rendered: impl FnOnce() -> Value<'a>) -> Value<'a> {
+    match keys.first().map(|key| &**key) {
+        // Rare: the section as a whole, which includes the two.
+        None => rendered(),
+        Some("$version") if keys.len() == 1 => number(section.version()),
+        Some("$version") => Value::Undefined,
+        Some("$metadata") => metadata(section, keys, rendered),
+        _ => walk(section.properties(), keys),
     }
+}
 
-    fn metadata<'a>(&'a self, section: &Section, path: &Path) -> Value<'a> {
-        let keys = path.keys();
-        let Some((last, above)) = keys.split_last().filter(|_| keys.len() > 1) else {
-            return self.rendered(path);
-        };
-        match &**last {
-            "$lastUpdated" => section
-                .metadata_at(&above[1..])
-                .map_or(Value::Undefined, |(updated, _)| time(updated)),
-            "$lastUpdatedVersion" => section
-                .metadata_at(&above[1..])
-                .and_then(|(_, version)| version)
-                .map_or(Value::Undefined, number),
-            // Rare: the metadata of a property with all that is below it.
-            _ => self.rendered(path),
-        }
+fn metadata<'a>(section: &Section, keys: &[Box<str>], rendered: impl FnOnce() -> Value<'a>) -> Value<'a> {
+    let Some((last, above)) = keys.split_last().filter(|_| keys.len() > 1) else {
+        return rendered();
+    };
+    match &**last {
+        "$lastUpdated" => section
+            .metadata_at(&above[1..])
+            .map_or(Value::Undefined, |(updated, _)| time(updated)),
+        "$lastUpdatedVersion" => section
+            .metadata_at(&above[1..])
+            .and_then(|(_, version)| version)
+            .map_or(Value::Undefined, number),
+        // Rare: the metadata of a property with all that is below it.
+        _ => rendered(),
     }
 }
 
@@ -146,16 +145,16 @@ pub(crate) struct SectionsRow<'a>(pub(crate) &'a Twin);
 
 impl Row for SectionsRow<'_> {
     fn get(&self, path: &Path) -> Value<'_> {
-        let keys = path.keys();
-        let section = match path.attribute() {
-            Attribute::Tags => return walk(self.0.tags(), keys),
-            Attribute::Desired => self.0.desired(),
-            Attribute::Reported => self.0.reported(),
-            _ => return Value::Undefined,
+        let (keys, twin) = (path.keys(), self.0);
+        let rendered = |name: &str, section: &Section| {
+            let document = serde_json::json!({ "properties": { name: section } });
+            Row::get(&document, path).into_owned()
         };
-        match keys {
-            [key] if &**key == "$version" => number(section.version()),
-            _ => walk(section.properties(), keys),
+        match path.attribute() {
+            Attribute::Tags => walk(twin.tags(), keys),
+            Attribute::Desired => section(twin.desired(), keys, || rendered("desired", twin.desired())),
+            Attribute::Reported => section(twin.reported(), keys, || rendered("reported", twin.reported())),
+            _ => Value::Undefined,
         }
     }
 }

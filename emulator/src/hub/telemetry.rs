@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hub_core::error::ServiceError;
-use hub_core::events::{AuthMethod, Event, Origin, Source};
+use hub_core::events::{AuthMethod, AuthScope, Event, Origin, Sender, Source};
 use hub_core::ids::Target;
 use hub_core::property_bag::{Bag, MessageProperties};
+use hub_core::registry::Authentication;
 use hub_core::time::Timestamp;
 
 use super::HubState;
@@ -88,6 +89,46 @@ impl HubState {
             .append(Source::Telemetry, origin, bag, body, now, &twin);
         self.counters.telemetry_messages.add(1);
         self.counters.telemetry_bytes.add(body.len() as u64);
+    }
+
+    /// Whom a message of a device or module would be from now, if it came with its
+    /// own credentials and announced the model that it has announced last.
+    ///
+    /// # Errors
+    /// `DeviceNotFound`, `ModuleNotFound`.
+    pub(crate) fn expected_origin(&self, target: &Target) -> Result<Origin, ServiceError> {
+        let cell = self.registry.cell(&target.device)?;
+        let mut state = cell.lock();
+        let model_id = state
+            .endpoint(target.module.as_ref())?
+            .twin
+            .model_id()
+            .map(Arc::from);
+        let own = match target.module.as_ref().and_then(|id| state.modules.get(id)) {
+            Some(module) => (
+                AuthScope::Module,
+                &module.identity.authentication,
+                &module.identity.generation_id,
+            ),
+            None => (
+                AuthScope::Device,
+                &state.identity.authentication,
+                &state.identity.generation_id,
+            ),
+        };
+        let (scope, authentication, generation_id) = own;
+        let auth = match authentication {
+            Authentication::SelfSigned(_) | Authentication::CertificateAuthority => AuthMethod::X509(scope),
+            Authentication::Sas(_) | Authentication::None => AuthMethod::Sas(scope),
+        };
+        Ok(Origin {
+            target: target.clone(),
+            sender: Some(Sender {
+                generation_id: generation_id.clone(),
+                auth,
+                model_id,
+            }),
+        })
     }
 
     /// The device-to-cloud messages that the built-in endpoint keeps after a

@@ -29,9 +29,9 @@ pub(crate) struct TwinReply {
 }
 
 /// The way to the twin of a device or module that nobody has locked.
-pub(super) struct LiveTwin<'a> {
-    pub(super) hub: &'a HubState,
-    pub(super) target: &'a Target,
+pub(crate) struct LiveTwin<'a> {
+    pub(crate) hub: &'a HubState,
+    pub(crate) target: &'a Target,
 }
 
 impl SenderTwin for LiveTwin<'_> {

@@ -20,6 +20,10 @@ use crate::limits;
 /// Names that no endpoint of one's own may have.
 const RESERVED: [&str; 3] = [EVENTS, "fileNotifications", "$default"];
 
+/// Names that no stream may have: addresses of links that begin with them are
+/// those of the hub's own queues and of its devices.
+const ADDRESSES: [&str; 2] = ["messages", "devices"];
+
 /// Kinds of endpoints that only the cloud has. A configuration that was read
 /// there has an empty list of each.
 const CLOUD_KINDS: [&str; 5] = [
@@ -157,6 +161,9 @@ fn stream(value: &Value, place: String) -> Result<Endpoint, RoutingError> {
     ];
     let mut members = Members::of(value, place, &known)?;
     let name = endpoint_name(&mut members)?;
+    if ADDRESSES.iter().any(|taken| taken.eq_ignore_ascii_case(&name)) {
+        return Err(members.fault("the name is reserved: readers could not call a stream so"));
+    }
     let otherwise = Retention::default();
     let mut groups = ConsumerGroups::default();
     for group in members.texts("consumerGroups")? {

@@ -33,7 +33,7 @@
 //!
 //! Durations are numbers of seconds or texts such as `250ms` and `1.5h`; sizes
 //! are numbers of bytes or texts such as `64KiB`. At most 10 endpoints, and
-//! `events` is the built-in one.
+//! `events` is the built-in one. No stream is called `messages` or `devices`.
 //!
 //! | member | of an item of `routes` (at most 100) |
 //! |---|---|
@@ -44,8 +44,8 @@
 //! | `isEnabled` | true if it is missing |
 //!
 //! `fallbackRoute` has the same members. It takes the `DeviceMessages` that no
-//! route takes and leads to `events`; it is off if it is missing. Only where
-//! nothing at all is configured, [`Routing::default`], it is on.
+//! route takes and leads to `events`. It is on if it is missing, as `isEnabled`
+//! is; `{"isEnabled": false}` turns it off.
 //!
 //! `enrichments` (at most 10) have a `key`, `endpointNames`, and a `value`: a
 //! literal, `$iothubname`, `$twin.tags.…`, `$twin.properties.desired.…` or
@@ -215,6 +215,12 @@ impl RouteCondition {
     pub fn text(&self) -> &str {
         &self.text
     }
+
+    /// Whether it is the constant `true`, however that is written.
+    #[must_use]
+    pub fn is_always(&self) -> bool {
+        self.condition.is_always()
+    }
 }
 
 /// Why a configuration, or a message to try it with, is refused, and where.
@@ -268,8 +274,8 @@ pub fn source_name(source: Source) -> &'static str {
 }
 
 impl Default for Fallback {
-    /// Not in force, as the service has it for a configuration that does not
-    /// mention the fallback route.
+    /// In force for all telemetry: what a configuration does not mention is not
+    /// taken away.
     fn default() -> Self {
         Self {
             name: None,
@@ -277,18 +283,14 @@ impl Default for Fallback {
                 text: "true".into(),
                 condition: Condition::always(),
             },
-            is_enabled: false,
+            is_enabled: true,
         }
     }
 }
 
 impl Default for Routing {
     fn default() -> Self {
-        let fallback = Fallback {
-            is_enabled: true,
-            ..Fallback::default()
-        };
-        Self::new(Vec::new(), Vec::new(), fallback, Vec::new())
+        Self::new(Vec::new(), Vec::new(), Fallback::default(), Vec::new())
     }
 }
 

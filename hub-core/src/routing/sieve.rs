@@ -9,13 +9,16 @@ use super::Compiled;
 use super::evaluation::Slot;
 use crate::query::{Row, Value};
 
+/// Texts that a name is compared with, and the routes that need each.
+type Texts = Vec<(Box<str>, u128)>;
+
 /// The comparisons of the routes of one source. Routes are bits by their number
 /// among these, of which there are at most [`limits::ROUTES`](crate::limits::ROUTES).
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sieve {
     /// Routes that are always to be evaluated.
     always: u128,
-    names: Vec<(Slot, Vec<(Box<str>, u128)>)>,
+    names: Vec<(Slot, Texts)>,
 }
 
 impl Sieve {
@@ -38,7 +41,7 @@ impl Sieve {
         let at = position_or_push(
             &mut self.names,
             |(known, _)| known == name,
-            || (name.clone(), Vec::new()),
+            || (name.clone(), Texts::new()),
         );
         let texts = &mut self.names[at].1;
         let at = position_or_push(texts, |(known, _)| **known == *text, || (text.into(), 0));

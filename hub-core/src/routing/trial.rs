@@ -44,6 +44,20 @@ impl Trial {
     /// Says what is wrong and where: unknown members, wrong types, ids and times
     /// that are none, a body or properties above the size of a message.
     pub fn from_json(value: &Json) -> Result<Self, RoutingError> {
+        let device = DeviceId::parse(DEVICE).map_err(|e| RoutingError::new("test".into(), &e.to_string()))?;
+        let nobody = Origin {
+            target: Target::device(device),
+            sender: None,
+        };
+        Self::of(nobody, value)
+    }
+
+    /// The same of a sender, as far as the message does not name another. Events
+    /// of the hub itself are about it and have no sender.
+    ///
+    /// # Errors
+    /// As [`Trial::from_json`].
+    pub fn of(origin: Origin, value: &Json) -> Result<Self, RoutingError> {
         let known = ["routingSource", "message", "twin"];
         let members = Members::of(value, "test".into(), &known)?;
         let source = match members.text("routingSource")? {
@@ -63,8 +77,8 @@ impl Trial {
         let mut trial = Self {
             source,
             origin: Origin {
-                target: Target::device(DeviceId::parse(DEVICE).map_err(|e| members.fault(&e.to_string()))?),
-                sender: None,
+                sender: origin.sender.filter(|_| source == Source::Telemetry),
+                ..origin
             },
             bag: Bag::default(),
             body: Bytes::new(),
@@ -142,11 +156,16 @@ impl Trial {
             }
         }
         if generation_id.is_some() || auth.is_some() || model_id.is_some() {
-            self.origin.sender = Some(Sender {
-                generation_id: generation_id.unwrap_or_default().into(),
-                auth: auth.unwrap_or(AuthMethod::Sas(AuthScope::Device)),
-                model_id: model_id.map(Into::into),
+            let sender = self.origin.sender.get_or_insert_with(|| Sender {
+                generation_id: "".into(),
+                auth: AuthMethod::Sas(AuthScope::Device),
+                model_id: None,
             });
+            if let Some(generation_id) = generation_id {
+                sender.generation_id = generation_id.into();
+            }
+            sender.auth = auth.unwrap_or(sender.auth);
+            sender.model_id = model_id.map(Into::into).or(sender.model_id.take());
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::support::answering::{Answer, AnsweringDevice};
 use crate::support::device::{Device, Identity};
 use crate::support::live::{Live, Seen};
 use crate::support::rest::{self, Rest};
-use crate::support::wait_for;
+use crate::support::{routing, wait_for};
 
 fn send(hub: &Hub, device: &str, body: &'static str) {
     let target = Target::device(DeviceId::parse(device).unwrap());
@@ -103,6 +103,7 @@ async fn everything_that_happens_is_seen_in_its_order() {
             "properties": {"message-id": "1", "content-type": "application/json"},
             "applicationProperties": {"a": "b"},
             "body": r#"{"t":1}"#,
+            "routes": ["$fallback"],
         })
     );
     // Who takes over ends the one before.
@@ -366,6 +367,22 @@ async fn what_is_shown_is_counted_by_device_and_kind() {
         (&none["totals"]["telemetry"], &none["devices"]),
         (&json!(0), &json!([]))
     );
+}
+
+#[tokio::test]
+async fn routes_are_seen_where_everything_goes_to_the_built_in_endpoint() {
+    let (hub, rest) = rest::start().await;
+    rest.create("d").await;
+    let mut fallback = Live::open(&hub, "?route=$fallback").await;
+    routing::send(&rest, "d", "by the fallback route", &[]).await;
+    assert_eq!(fallback.next().await.data["routes"], json!(["$fallback"]));
+
+    let all = json!({"routes": [routing::route("all", "DeviceMessages", "events")]});
+    let (hub, rest) = routing::routed(&all, &["d"]).await;
+    let mut watching = Live::open(&hub, "?route=all").await;
+    routing::send(&rest, "d", "by the route", &[]).await;
+    assert_eq!(watching.next().await.data["routes"], json!(["all"]));
+    assert_eq!(routing::kept(&rest, "events").await.len(), 1);
 }
 
 #[tokio::test]

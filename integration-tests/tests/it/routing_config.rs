@@ -5,8 +5,9 @@ use hub_core::error::ErrorCode;
 use hub_core::routing::Routing;
 use serde_json::{Value, json};
 
+use crate::support::device::Identity;
 use crate::support::rest::{Rest, start};
-use crate::support::routing::{admin, kept, route, routed, send, stream};
+use crate::support::routing::{TestDirectory, admin, kept, route, routed, send, stream, wait_for_report};
 
 async fn put(rest: &Rest, routing: &Value) -> crate::support::rest::Reply {
     rest.authorized(None)
@@ -176,4 +177,111 @@ async fn a_message_is_tried_without_being_kept() {
         .refused(ErrorCode::DeviceNotFound);
     send(&rest, "d", "x", &[]).await;
     assert_eq!(kept(&rest, "north").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_message_is_tried_as_the_device_would_send_it() {
+    let conditions = [
+        (
+            "device",
+            "$connectionDeviceId = 'd' AND NOT IS_DEFINED($connectionModuleId)",
+        ),
+        (
+            "module",
+            "$connectionDeviceId = 'd' AND $connectionModuleId = 'm'",
+        ),
+        ("generation", "LENGTH($connectionDeviceGenerationId) > 0"),
+        ("token", "CONTAINS($connectionAuthMethod, 'sas')"),
+        (
+            "metadata",
+            "IS_STRING($twin.properties.desired.$metadata.a.$lastUpdated)",
+        ),
+        ("version", "$twin.properties.desired.$version > 0"),
+        ("section", "IS_OBJECT($twin.properties.desired.$metadata)"),
+        ("elsewhere", "$connectionDeviceId = 'other'"),
+    ];
+    let routes: Vec<Value> = conditions
+        .iter()
+        .map(|(name, condition)| {
+            json!({"name": name, "source": "DeviceMessages", "condition": condition, "endpointNames": [name]})
+        })
+        .collect();
+    let streams: Vec<Value> = conditions.iter().map(|(name, _)| stream(name)).collect();
+    let routing = json!({"endpoints": {"streams": streams}, "routes": routes});
+    let (hub, rest) = routed(&routing, &["d"]).await;
+    Identity::create_module(&hub, "d", "m");
+    for twin in ["d", "d/modules/m"] {
+        rest.patch(
+            &format!("/twins/{twin}"),
+            &json!({"properties": {"desired": {"a": 1}}}),
+        )
+        .await
+        .ok();
+    }
+    let names = |routes: &Value| -> Vec<String> {
+        let routes = routes.as_array().unwrap().iter();
+        let matched = routes.filter(|route| route["matched"] == true);
+        matched
+            .map(|route| route["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let tried = async |body: Value| {
+        let path = "/_emulator/routing/test";
+        let explanation = rest
+            .authorized(None)
+            .exactly("POST", path)
+            .json(&body)
+            .send()
+            .await
+            .ok();
+        names(&explanation["routes"])
+    };
+    // What is tried is what happens.
+    for (device, body) in [
+        ("d", json!({"deviceId": "d"})),
+        ("d/modules/m", json!({"deviceId": "d", "moduleId": "m"})),
+    ] {
+        let expected = tried(body).await;
+        assert!(expected.len() >= 6, "{expected:?}");
+        let before = admin(&rest, "routing/endpoints").await;
+        send(&rest, device, "x", &[]).await;
+        let after = admin(&rest, "routing/endpoints").await;
+        let reports = before["endpoints"].as_array().unwrap().iter();
+        let reports = reports.zip(after["endpoints"].as_array().unwrap());
+        let got = reports.filter(|(before, after)| before["delivered"] != after["delivered"]);
+        let got: Vec<_> = got.map(|(_, after)| after["name"].as_str().unwrap()).collect();
+        assert_eq!(got, expected);
+    }
+    // Unless the message says otherwise; an event of the hub has no sender.
+    let other = json!({"systemProperties": {"connectionDeviceId": "other"}});
+    let others = tried(json!({"deviceId": "d", "message": other})).await;
+    assert!(
+        others.contains(&"elsewhere".into()) && others.contains(&"generation".into()),
+        "{others:?}"
+    );
+    let about = json!({"routes": [
+        {"name": "about", "source": "TwinChangeEvents", "endpointNames": ["events"],
+         "condition": "$connectionDeviceId = 'd' AND NOT IS_DEFINED($connectionDeviceGenerationId)"},
+    ]});
+    let body = json!({"deviceId": "d", "routingSource": "TwinChangeEvents", "routing": about});
+    assert_eq!(tried(body).await, ["about"]);
+}
+
+#[tokio::test]
+async fn a_thread_without_a_runtime_may_change_the_configuration() {
+    let (hub, rest) = start().await;
+    hub.create_device("d").unwrap();
+    let directory = TestDirectory::new();
+    let routing = json!({
+        "endpoints": {"directories": [{"name": "files", "path": directory.path()}]},
+        "routes": [route("r", "DeviceMessages", "files")],
+    });
+    let routing = Routing::from_json(&routing).unwrap();
+    let hub = std::thread::spawn(move || {
+        hub.set_routing(routing).unwrap();
+        hub
+    });
+    let _hub = hub.join().unwrap();
+    send(&rest, "d", "x", &[]).await;
+    wait_for_report(&rest, "files", |report| report["delivered"] == 1).await;
 }

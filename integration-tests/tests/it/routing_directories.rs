@@ -176,3 +176,20 @@ async fn a_stalled_directory_loses_the_oldest() {
     assert_eq!(lines.last().unwrap()["body"], large(99));
     assert_eq!(lines.last().unwrap()["sequenceNumber"], 99);
 }
+
+#[tokio::test]
+async fn every_event_is_written_once_and_in_order_while_the_settings_change() {
+    let directory = TestDirectory::new();
+    let settings = |files: usize| routing(&directory, &json!({"maxFiles": files}));
+    let (_hub, rest) = routed(&settings(100), &["d"]).await;
+    for number in 0..60_usize {
+        send(&rest, "d", number.to_string(), &[]).await;
+        if number % 3 == 0 {
+            rest.put("/_emulator/routing", &settings(101 + number)).await.ok();
+        }
+    }
+    let expected: Vec<String> = (0..60).map(|number| number.to_string()).collect();
+    wait_for_report(&rest, "files", |report| report["backlog"] == 0).await;
+    assert_eq!(told(&directory.lines()), expected);
+    directory.assert_whole();
+}

@@ -22,9 +22,9 @@ async fn wait_for_events(rest: &Rest, endpoint: &str, count: usize) -> Vec<Strin
 #[tokio::test]
 async fn every_source_goes_where_its_routes_lead() {
     let routing = json!({
-        "endpoints": {"streams": [stream("messages"), stream("twins"), stream("lives"), stream("connections")]},
+        "endpoints": {"streams": [stream("telemetry"), stream("twins"), stream("lives"), stream("connections")]},
         "routes": [
-            route("m", "DeviceMessages", "messages"),
+            route("m", "DeviceMessages", "telemetry"),
             route("t", "TwinChangeEvents", "twins"),
             route("l", "DeviceLifecycleEvents", "lives"),
             route("c", "DeviceConnectionStateEvents", "connections"),
@@ -48,7 +48,7 @@ async fn every_source_goes_where_its_routes_lead() {
     rest.delete("/devices/d").await.no_content();
 
     let all = async |endpoint| told(&kept(&rest, endpoint).await);
-    assert_eq!(all("messages").await, ["over MQTT", "over HTTP"]);
+    assert_eq!(all("telemetry").await, ["over MQTT", "over HTTP"]);
     assert_eq!(all("twins").await, ["updateTwin", "updateTwin"]);
     assert_eq!(
         all("lives").await,
@@ -160,6 +160,7 @@ async fn the_fallback_route_is_for_messages_that_no_other_takes() {
     assert_eq!(all("events").await, ["left"]);
     // The creation of the device, which the fallback route is not for.
     assert_eq!(hub.counters().events_orphaned, 1);
+    assert_eq!(hub.counters().events_emitted, 0);
 
     let off = routes(json!({"isEnabled": false}));
     rest.exactly("PUT", "/_emulator/routing")

@@ -291,3 +291,22 @@ async fn a_webhook_must_not_lead_back_into_the_hub() {
     let error = report["lastError"]["text"].as_str().unwrap();
     assert!(error.contains("404"), "{error}");
 }
+
+#[tokio::test]
+async fn what_waits_goes_the_new_way_when_the_settings_change() {
+    let (refusing, hook) = (
+        Hook::start(Reaction::status(503)).await,
+        Hook::start(Reaction::status(200)).await,
+    );
+    let (_hub, rest) = routed(&routing(&refusing.url, &json!({})), &["d"]).await;
+    for number in 1..=3 {
+        send(&rest, "d", number.to_string(), &[]).await;
+    }
+    wait_for_report(&rest, "hook", |report| report["health"] == "unhealthy").await;
+    let other = routing(&hook.url, &json!({"batchCount": 2}));
+    rest.put("/_emulator/routing", &other).await.ok();
+    send(&rest, "d", "4", &[]).await;
+    assert_eq!(bodies(&hook, 4).await, ["1", "2", "3", "4"]);
+    let report = wait_for_report(&rest, "hook", |report| report["backlog"] == 0).await;
+    assert_eq!((&report["delivered"], &report["dropped"]), (&json!(4), &json!(0)));
+}

@@ -167,11 +167,11 @@ impl PartitionReader {
 fn refusal(error: &OpenError) -> Error {
     let description = error.to_string();
     let condition = match error {
-        OpenError::NoSuchPartition { .. }
-        | OpenError::EndpointGone
-        | OpenError::Attach(AttachError::NoSuchGroup(_)) => {
+        OpenError::NoSuchPartition { .. } | OpenError::Attach(AttachError::NoSuchGroup(_)) => {
             return conditions::no_such_entity(description);
         }
+        // It was there a moment ago; whoever tries again learns what is there now.
+        OpenError::EndpointGone => conditions::DETACH_FORCED,
         OpenError::Attach(AttachError::LowerEpoch { .. } | AttachError::EpochRequired { .. }) => {
             conditions::STOLEN
         }
@@ -185,7 +185,8 @@ fn ending(end: ReadEnd) -> Error {
     let condition = match end {
         ReadEnd::Stolen => conditions::STOLEN,
         ReadEnd::GroupDeleted | ReadEnd::EndpointGone => return conditions::no_such_entity(end),
-        ReadEnd::Reset => conditions::DETACH_FORCED,
+        // Clients try again on their own after this.
+        ReadEnd::Reset | ReadEnd::EndpointChanged => conditions::DETACH_FORCED,
     };
     Error::new(condition, end.to_string())
 }

@@ -79,6 +79,14 @@ impl Health {
         first.saturating_sub(self.taken.swap(next, Ordering::Relaxed))
     }
 
+    /// Another task goes on with the log: gives the sequence number after the
+    /// last event that was passed on. What was only taken is taken again.
+    pub(super) fn resume(&self) -> u64 {
+        let next = self.passed_on.load(Ordering::Relaxed);
+        self.taken.store(next, Ordering::Relaxed);
+        next
+    }
+
     /// Events were passed on; `caught_up` if none is left.
     pub(super) fn delivered(&self, events: &[Event], caught_up: bool) {
         self.delivered.fetch_add(events.len() as u64, Ordering::Relaxed);

@@ -23,7 +23,7 @@ mod sinks;
 mod stream;
 pub(crate) mod tally;
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use hub_core::events::{ConnectionChange, ConnectionSequence, Notice, Notification, Origin, Source};
@@ -33,6 +33,7 @@ use hub_core::routing::{Message, Routing, RoutingError, SenderTwin};
 use hub_core::time::Timestamp;
 use hub_core::twin::Twin;
 use job_service::Clock;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -61,10 +62,9 @@ pub(crate) struct Events {
     /// What is in force when nobody has changed it.
     initial: Routing,
     routes: RwLock<Arc<Routes>>,
-    /// Whether everything that is wanted goes to the built-in endpoint as it is:
-    /// then nothing of `routes` is looked at. Both follow `routes`.
-    is_direct: AtomicBool,
-    /// The sources that are wanted, a bit for each.
+    /// The sources that are wanted, a bit for each, and [`DIRECT`]; follows
+    /// `routes`. In one place, so that nobody sees the one of one configuration
+    /// and the other of another.
     wanted: AtomicU8,
     connections: Mutex<ConnectionSequence>,
     /// Where the tasks of endpoints run, once the hub does.
@@ -79,7 +79,15 @@ pub(crate) struct Events {
 #[derive(Clone)]
 struct Tasks {
     tracker: TaskTracker,
+    /// The hub's, since a configuration may come from a thread that has none.
+    runtime: Handle,
     stop: CancellationToken,
+}
+
+impl Tasks {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn_on(task, &self.runtime);
+    }
 }
 
 impl Events {
@@ -106,7 +114,6 @@ impl Events {
             counters,
             built_in,
             initial,
-            is_direct: AtomicBool::new(true),
             wanted: AtomicU8::new(0),
             routes: RwLock::new(Arc::new(routes)),
             connections: Mutex::default(),
@@ -116,10 +123,12 @@ impl Events {
         events
     }
 
-    /// Lets the tasks of endpoints run, now and when others are configured.
+    /// Lets the tasks of endpoints run, now and when others are configured. Must
+    /// be called on the hub's runtime.
     pub(crate) fn start(&self, tracker: &TaskTracker, stop: &CancellationToken) {
         let tasks = Tasks {
             tracker: tracker.clone(),
+            runtime: Handle::current(),
             stop: stop.clone(),
         };
         // A hub starts once.
@@ -176,7 +185,8 @@ impl Events {
     }
 
     /// Puts a configuration into force. Endpoints that are in both, with the same
-    /// settings, go on as they are; readers of others end.
+    /// settings, go on as they are, and what waits for directories and webhooks
+    /// goes where they lead now; readers of others end.
     ///
     /// # Errors
     /// As [`check_names`]; nothing has changed then.
@@ -189,24 +199,32 @@ impl Events {
     /// Puts a configuration into force, or the first one with all of its
     /// endpoints made anew.
     fn replace(&self, routing: Option<Routing>) {
-        let (routes, gone) = {
+        let (former, routes) = {
             let mut current = self.routes.write().unwrap_or_else(PoisonError::into_inner);
             let former = routing.is_some().then_some(&**current);
             let routing = routing.unwrap_or_else(|| self.initial.clone());
             let (routes, mut gone) = Routes::replace(former, routing, &self.built_in);
+            let mut change = ReadEnd::EndpointChanged;
             if former.is_none() {
                 gone = current.endpoints().to_vec();
+                change = ReadEnd::Reset;
             }
             let routes = Arc::new(routes);
-            *current = routes.clone();
+            let former = std::mem::replace(&mut *current, routes.clone());
             // Under the lock, so that the last to replace it is also the one
             // that is followed.
             self.follow(&routes);
-            (routes, gone)
+            former.leave(gone.into_iter().map(|endpoint| {
+                // Readers come back to a stream that still has its name.
+                let stays = routes.stream(endpoint.name()).is_some();
+                let reason = if stays { change } else { ReadEnd::EndpointGone };
+                let ends = !routes.goes_on_with(&endpoint);
+                (endpoint, ends.then_some(reason))
+            }));
+            (former, routes)
         };
-        for endpoint in gone {
-            endpoint.end();
-        }
+        // Outside the lock; whoever still delivers by it is the last to let go.
+        drop(former);
         if let Some(tasks) = self.tasks.get() {
             self.run(&routes, tasks);
         }
@@ -220,17 +238,17 @@ impl Events {
     }
 
     fn follow(&self, routes: &Routes) {
+        let direct = if routes.is_direct() { DIRECT } else { 0 };
         let wanted = Source::ALL
             .iter()
             .filter(|source| routes.routing().wants(**source))
-            .fold(0, |all, source| all | bit(*source));
+            .fold(direct, |all, source| all | bit(*source));
         self.wanted.store(wanted, Ordering::Release);
-        self.is_direct.store(routes.is_direct(), Ordering::Release);
     }
 
     /// Keeps a message wherever it goes and shows it to those who watch. When
     /// this returns, readers can see it. `twin` is the way to the twin of whom it
-    /// is from or about.
+    /// is from or about. Gives whether it goes anywhere.
     pub(crate) fn append(
         &self,
         source: Source,
@@ -239,9 +257,12 @@ impl Events {
         body: &[u8],
         now: Timestamp,
         twin: &dyn SenderTwin,
-    ) {
-        let mut names = None;
-        if self.is_direct.load(Ordering::Acquire) {
+    ) -> bool {
+        let (mut names, mut is_taken) = (None, true);
+        // Whoever watches is told the routes, which only the long way knows.
+        let is_watched = self.journal.is_active();
+        let short_way = DIRECT | bit(source);
+        if !is_watched && self.wanted.load(Ordering::Acquire) & short_way == short_way {
             self.built_in.stream.append(source, origin, bag, body, now);
         } else {
             let message = Message {
@@ -254,14 +275,16 @@ impl Events {
             };
             let routes = self.routes();
             let decision = routes.deliver(&message, origin, &self.hub_name);
-            if decision.endpoints.is_empty() {
+            is_taken = !decision.endpoints.is_empty();
+            if !is_taken {
                 self.counters.events_orphaned.add(1);
             }
-            if self.journal.is_active() {
+            if is_watched {
                 names = Some(routes.names(&decision));
             }
         }
         self.show(source, origin, bag, body, now, names.as_ref());
+        is_taken
     }
 
     /// Shows a message to those who watch; `routes` are those that it took.
@@ -314,8 +337,9 @@ impl Events {
         let bag = Bag::from(&notification.properties);
         let (source, body) = (notification.source, &notification.body);
         if self.keeps(source) {
-            self.append(source, &origin, &bag, body, now, twin);
-            self.counters.events_emitted.add(1);
+            if self.append(source, &origin, &bag, body, now, twin) {
+                self.counters.events_emitted.add(1);
+            }
         } else {
             self.show(source, &origin, &bag, body, now, None);
         }
@@ -379,7 +403,7 @@ impl Events {
     /// other configuration than the first; readers end.
     pub(crate) fn clear(&self) {
         self.replace(None);
-        self.built_in.stream.clear(ReadEnd::Reset);
+        self.built_in.stream.clear();
         self.built_in.health.clear();
         self.journal.clear();
         self.totals.reset();
@@ -391,7 +415,15 @@ pub(crate) fn hub_name(host_name: &str) -> &str {
     host_name.split('.').next().unwrap_or_default()
 }
 
+/// Beside the sources that are wanted: all of them go to the built-in endpoint as
+/// they are, and nothing of the routes needs to be looked at.
+const DIRECT: u8 = 1 << 7;
+const _: () = assert!(Source::ALL.len() < 8, "a bit for each source, and one for DIRECT");
+
 /// A source's place in a set.
 fn bit(source: Source) -> u8 {
     1 << source as u8
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,8 +51,11 @@ pub enum ReadEnd {
     /// The hub has forgotten all events.
     #[error("the hub was reset")]
     Reset,
-    /// Its endpoint was removed from the routing, or has other settings now.
-    #[error("the endpoint was removed or changed")]
+    /// Its endpoint has other settings now, and other events.
+    #[error("the endpoint was changed")]
+    EndpointChanged,
+    /// Its endpoint was removed from the routing.
+    #[error("the endpoint was removed")]
     EndpointGone,
 }
 
@@ -222,6 +225,11 @@ impl EventReader {
                 return Poll::Ready(());
             }
         }
+    }
+
+    /// Goes on with this sequence number, if it has not come so far.
+    pub(super) fn skip_to(&mut self, sequence: u64) {
+        self.next = self.next.max(sequence);
     }
 
     /// Goes back to an event that was taken and could not be passed on.

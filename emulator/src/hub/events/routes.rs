@@ -1,14 +1,14 @@
 //! A routing configuration in force: where an event goes, and the endpoints
 //! that keep it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hub_core::events::Origin;
 use hub_core::routing::{Decision, EndpointId, Message, Routing, RoutingError};
 
-use super::EventStream;
 use super::endpoint::Endpoint;
 use super::journal::RouteNames;
+use super::{EventStream, ReadEnd};
 
 /// A configuration with its endpoints. It never changes: another one takes its
 /// place.
@@ -19,6 +19,22 @@ pub(crate) struct Routes {
     built_in: Arc<Endpoint>,
     /// In the places that they have in the configuration.
     endpoints: Vec<Arc<Endpoint>>,
+    /// What ends with this configuration, and why (nothing where another endpoint
+    /// goes on with the log): once nobody delivers by it any
+    /// more, so that what was accepted under it is not lost between two.
+    leaving: Mutex<Vec<(Arc<Endpoint>, Option<ReadEnd>)>>,
+}
+
+impl Drop for Routes {
+    fn drop(&mut self) {
+        let leaving = self.leaving.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (endpoint, reason) in leaving.drain(..) {
+            match reason {
+                Some(reason) => endpoint.end(reason),
+                None => endpoint.hand_over(),
+            }
+        }
+    }
 }
 
 /// Checks what the rules of a configuration cannot know: readers call the
@@ -40,7 +56,8 @@ pub(crate) fn check_names(routing: &Routing, hub_name: &str) -> Result<(), Routi
 
 impl Routes {
     /// A configuration, with the endpoints of a former one that are the same in
-    /// this; also gives the former one's others.
+    /// this, and others that go on with the logs of former ones; also gives the
+    /// former one's that are not in this.
     pub(super) fn replace(
         former: Option<&Self>,
         routing: Routing,
@@ -53,7 +70,11 @@ impl Routes {
             .map(
                 |settings| match gone.iter().position(|endpoint| endpoint.is(settings)) {
                     Some(at) => gone.swap_remove(at),
-                    None => Arc::new(Endpoint::custom(settings.clone(), &built_in.stream)),
+                    None => Arc::new(
+                        gone.iter()
+                            .find_map(|endpoint| endpoint.with(settings))
+                            .unwrap_or_else(|| Endpoint::custom(settings.clone(), &built_in.stream)),
+                    ),
                 },
             )
             .collect();
@@ -64,8 +85,16 @@ impl Routes {
             routing,
             built_in: built_in.clone(),
             endpoints,
+            leaving: Mutex::default(),
         };
         (routes, gone)
+    }
+
+    /// Another configuration has taken the place of this: these endpoints end
+    /// with it.
+    pub(super) fn leave(&self, endpoints: impl Iterator<Item = (Arc<Endpoint>, Option<ReadEnd>)>) {
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        leaving.extend(endpoints);
     }
 
     pub(crate) fn routing(&self) -> &Routing {
@@ -95,13 +124,18 @@ impl Routes {
 
     /// Whether all events that are wanted go to the built-in endpoint as they are.
     pub(super) fn is_direct(&self) -> bool {
-        let is_always = |text: &str| matches!(text.trim(), "" | "true");
         let mut enabled = self.routing.routes().iter().filter(|route| route.is_enabled);
         let fallback = self.routing.fallback();
         self.routing.enrichments().is_empty()
             && fallback.is_enabled
-            && is_always(fallback.condition.text())
-            && enabled.all(|route| route.endpoint == EndpointId::EVENTS && is_always(route.condition.text()))
+            && fallback.condition.is_always()
+            && enabled.all(|route| route.endpoint == EndpointId::EVENTS && route.condition.is_always())
+    }
+
+    /// Whether an endpoint of this goes on with the log of another one.
+    pub(super) fn goes_on_with(&self, former: &Endpoint) -> bool {
+        let mut endpoints = self.endpoints.iter();
+        endpoints.any(|endpoint| Arc::ptr_eq(&endpoint.stream, &former.stream))
     }
 
     /// The names of the routes that took a message.

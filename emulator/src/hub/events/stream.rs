@@ -194,12 +194,21 @@ impl EventStream {
     }
 
     /// Forgets all events and the consumer groups that were made meanwhile;
-    /// readers end, and there will be no others if the endpoint is gone.
-    pub(crate) fn clear(&self, end: ReadEnd) {
+    /// readers end.
+    pub(crate) fn clear(&self) {
+        self.empty(ReadEnd::Reset, false);
+    }
+
+    /// Forgets all events; readers end, and nobody is let in any more.
+    pub(super) fn end(&self, end: ReadEnd) {
+        self.empty(end, true);
+    }
+
+    fn empty(&self, end: ReadEnd, is_closed: bool) {
         {
             let mut readers = self.lock_readers();
             let former = std::mem::replace(&mut *readers, Readers::new(&self.settings));
-            readers.is_closed = end == ReadEnd::EndpointGone;
+            readers.is_closed = is_closed;
             for ending in former.endings.into_values() {
                 ending.set(end);
             }

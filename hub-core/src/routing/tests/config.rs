@@ -107,6 +107,14 @@ fn mistakes_are_named_with_their_place() {
             "endpoints.streams[0] \"Events\": the name is reserved",
         ),
         (
+            endpoint(stream("Messages")),
+            "endpoints.streams[0] \"Messages\": the name is reserved: readers could not call a stream so",
+        ),
+        (
+            endpoint(stream("devices")),
+            "endpoints.streams[0] \"devices\": the name is reserved: readers could not call a stream so",
+        ),
+        (
             endpoint(json!({"name": "s", "partitions": 33})),
             "endpoints.streams[0] \"s\": partitions must be an integer within [1; 32]",
         ),

@@ -59,13 +59,28 @@ fn without_configuration_telemetry_goes_to_the_built_in_endpoint() {
 }
 
 #[test]
-fn a_configuration_without_fallback_route_drops_what_nothing_takes() {
-    let routing = routing(&json!({}));
-    assert!(!routing.wants(Source::Telemetry));
-    assert_eq!(
-        routing.decide(&trial(&json!({})).message(NOW)),
-        Decision::default()
+fn only_a_fallback_route_that_is_turned_off_drops_what_nothing_takes() {
+    let taken = |fallback: Json| {
+        let routing = routing(&json!({
+            "routes": [route("hot", "level = 'hot'", "events")],
+            "fallbackRoute": fallback,
+        }));
+        routing.decide(&trial(&json!({})).message(NOW)).fallback
+    };
+    for (fallback, expected) in [
+        (Json::Null, true),
+        (json!({}), true),
+        (json!({"isEnabled": true}), true),
+        (json!({"isEnabled": false}), false),
+    ] {
+        assert_eq!(taken(fallback.clone()), expected, "{fallback}");
+    }
+    assert!(
+        routing(&json!({}))
+            .decide(&trial(&json!({})).message(NOW))
+            .fallback
     );
+    assert_eq!(routing(&json!({})).to_json(), Routing::default().to_json());
 }
 
 #[test]
@@ -108,6 +123,21 @@ fn routes_decide_and_the_fallback_takes_the_rest() {
             !expected.is_empty(),
             "{source}"
         );
+    }
+}
+
+#[test]
+fn what_takes_everything_is_known_however_it_is_written() {
+    let is_always = |text: &str| {
+        RouteCondition::parse(text, Source::Telemetry)
+            .unwrap()
+            .is_always()
+    };
+    for text in ["", " ", "true", "TRUE", "(true)", "/* all of them */ true"] {
+        assert!(is_always(text), "{text}");
+    }
+    for text in ["false", "a = 'true'", "NOT (false)"] {
+        assert!(!is_always(text), "{text}");
     }
 }
 

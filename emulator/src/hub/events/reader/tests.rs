@@ -87,7 +87,7 @@ async fn readers_find_out_that_they_have_lost_their_place() {
     assert!(open("mine", None).is_err());
 
     append(&events, 0, b"1");
-    events.clear(ReadEnd::Reset);
+    events.clear();
     assert_eq!(last.next(1).await, Err(ReadEnd::Reset));
     // Its number is free again, and its end takes nobody's place away.
     let _new = open(DEFAULT_GROUP, Some(5)).unwrap();

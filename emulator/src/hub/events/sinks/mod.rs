@@ -11,7 +11,7 @@ mod webhook;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub_core::events::{DEFAULT_GROUP, Event, Start};
+use hub_core::events::Event;
 use hub_core::routing::EndpointKind;
 use job_service::Clock;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -81,14 +81,14 @@ pub(super) fn spawn(endpoint: &Arc<Endpoint>, clock: &Clock, instance: &str, tas
     let (endpoint, clock) = (endpoint.clone(), clock.clone());
     // The task ends with the endpoint or with the hub.
     let (stop, hub_stop) = (endpoint.stop.clone(), tasks.stop.clone());
-    tasks.tracker.spawn(async move {
+    tasks.spawn(async move {
         tokio::select! {
             () = hub_stop.cancelled() => stop.cancel(),
             () = stop.cancelled() => {}
         }
     });
     let instance = instance.to_owned();
-    tasks.tracker.spawn(async move {
+    tasks.spawn(async move {
         match kind {
             EndpointKind::Directory(settings) => {
                 let sink = Directory::new(endpoint.name(), settings);
@@ -105,10 +105,10 @@ pub(super) fn spawn(endpoint: &Arc<Endpoint>, clock: &Clock, instance: &str, tas
 
 /// Passes on what comes until the task is to end, and then, for a while, what has
 /// come until then: a directory or a webhook that does not answer holds up
-/// nobody who ends the task.
+/// nobody who ends the task. Where another task goes on with the log, this one
+/// only ends what it has begun.
 async fn run(endpoint: &Endpoint, sink: impl Sink, clock: &Clock) {
-    // The only reader of its log, from its beginning.
-    let Ok(reader) = endpoint.stream.open(DEFAULT_GROUP, 0, Start::Earliest, None) else {
+    let Some((reader, _turn)) = endpoint.read().await else {
         return;
     };
     let end = async {
@@ -120,7 +120,7 @@ async fn run(endpoint: &Endpoint, sink: impl Sink, clock: &Clock) {
         () = end => {}
     }
     let left = endpoint.report().backlog;
-    if left > 0 {
+    if left > 0 && !endpoint.is_handed_over() {
         tracing::warn!(
             endpoint = endpoint.name(),
             left,
@@ -131,6 +131,9 @@ async fn run(endpoint: &Endpoint, sink: impl Sink, clock: &Clock) {
 
 async fn pass_all_on(endpoint: &Endpoint, mut reader: EventReader, mut sink: impl Sink, clock: &Clock) {
     while let Some(events) = next_batch(&mut reader, sink.batch(), &endpoint.stop).await {
+        if endpoint.is_handed_over() {
+            return;
+        }
         note_gaps(&endpoint.health, &events, clock);
         if !pass_on(endpoint, &reader, &mut sink, events, clock).await {
             break;
