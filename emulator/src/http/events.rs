@@ -136,8 +136,11 @@ pub(super) async fn counters(
             Value::Object(counts)
         })
         .collect();
+    let figures = app.hub.events.journal.figures();
     JsonReply::of(&json!({
-        "watchers": app.hub.events.journal.watchers(),
+        "watchers": figures.watchers,
+        "gaps": figures.gaps,
+        "missed": figures.missed,
         "totals": app.hub.events.totals.json(),
         "devices": devices,
         "next": next,

@@ -153,6 +153,10 @@ async fn who_does_not_read_finds_a_gap_and_holds_up_nobody() {
         }
     }
     assert!(missed > 0);
+    let counters = Rest::of(&hub).exactly("GET", "/_emulator/events/counters");
+    let counted = counters.send().await.ok();
+    assert_eq!(counted["missed"], missed);
+    assert!(counted["gaps"].as_u64().unwrap() > 0);
 }
 
 #[tokio::test]
