@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hub_core::c2d::{Message, Outcome};
 use hub_core::error::ServiceError;
-use hub_core::events::Origin;
+use hub_core::events::{ConnectionChange, Origin};
 use hub_core::ids::{DeviceId, Target};
 use hub_core::method::{MethodCall, MethodResponse};
 use hub_core::property_bag::Bag;
@@ -51,6 +51,13 @@ impl HubState {
     pub(super) fn count(&self, state: &mut DeviceState, kind: Kind, count: usize) {
         state.tally.add(kind, count);
         self.events.totals.add(kind, count);
+    }
+
+    /// Counts that a connection begins or ends and shows it to those who watch,
+    /// under the device's lock: in the order of what happens.
+    pub(super) fn show_connection(&self, state: &mut DeviceState, target: &Target, change: ConnectionChange) {
+        self.count(state, Kind::Connection, 1);
+        self.events.show_connection(target, change);
     }
 
     /// How many events there were of each device that did something, by kind: of

@@ -113,8 +113,8 @@ async fn everything_that_happens_is_seen_in_its_order() {
         [
             "connection d deviceDisconnected",
             "connection d deviceConnected",
-            "lifecycle d deleteDeviceIdentity",
             "connection d deviceDisconnected",
+            "lifecycle d deleteDeviceIdentity",
         ]
     );
     drop((device, taking_over));
