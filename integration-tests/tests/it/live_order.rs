@@ -1,5 +1,6 @@
 //! Live views: what is shown in the order of what happens, and once.
 
+use hub_core::ids::{DeviceId, Target};
 use serde_json::{Value, json};
 
 use crate::support::device::{Device, Identity};
@@ -81,4 +82,26 @@ async fn an_end_by_the_hub_is_shown_before_the_next_begin() {
     hub.shutdown().await;
     assert_eq!(live.lines(1).await, ["connection e deviceDisconnected"]);
     assert_eq!(live.next_or_end().await, None);
+}
+
+#[tokio::test]
+async fn steps_of_messages_are_shown_as_they_happen() {
+    let (hub, rest) = rest::start().await;
+    rest.create("d").await;
+    let mut live = Live::open(&hub, "?kind=c2d").await;
+    let target = Target::device(DeviceId::parse("d").unwrap());
+    hub.send_to_device(&target, Default::default(), "a").unwrap();
+    let waiting = rest.call("GET", "/devices/d/messages/devicebound").send().await;
+    let token = waiting.header("etag").unwrap().trim_matches('"').to_owned();
+    // The hold and the message are over by the time that it is given back.
+    hub.advance_clock(std::time::Duration::from_secs(2 * 60 * 60));
+    let abandon = format!("/devices/d/messages/devicebound/{token}/abandon");
+    let refused = rest.call("POST", &abandon).send().await;
+    assert_eq!(refused.status, 412);
+    hub.send_to_device(&target, Default::default(), "b").unwrap();
+    assert_eq!(
+        live.lines(4).await,
+        ["c2d d queued", "c2d d delivered", "c2d d expired", "c2d d queued"]
+    );
+    assert_eq!(totals(&rest).await["c2d"], 4);
 }
