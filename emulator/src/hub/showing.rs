@@ -46,6 +46,24 @@ impl MessageStep {
     }
 }
 
+/// How a method call came to an end.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum MethodEnd<'a> {
+    Answered(&'a MethodResponse),
+    Failed(&'a ServiceError),
+    /// The caller has gone before.
+    Canceled,
+}
+
+impl<'a> MethodEnd<'a> {
+    pub(super) fn of(outcome: &'a Result<MethodResponse, ServiceError>) -> Self {
+        match outcome {
+            Ok(response) => Self::Answered(response),
+            Err(error) => Self::Failed(error),
+        }
+    }
+}
+
 impl HubState {
     /// Counts events of a device that is locked.
     pub(super) fn count(&self, state: &mut DeviceState, kind: Kind, count: usize) {
@@ -124,7 +142,7 @@ impl HubState {
         &self,
         target: &Target,
         call: &MethodCall,
-        outcome: &Result<MethodResponse, ServiceError>,
+        end: MethodEnd<'_>,
         duration: Duration,
     ) {
         if !self.events.journal.is_active() {
@@ -132,19 +150,23 @@ impl HubState {
         }
         let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let mut body = json!({ "methodName": call.name, "durationMs": milliseconds });
-        let operation = match outcome {
-            Ok(response) => {
+        let operation = match end {
+            MethodEnd::Answered(response) => {
                 body["status"] = response.status.into();
                 "answered"
             }
-            Err(error) => {
+            MethodEnd::Canceled => "canceled",
+            MethodEnd::Failed(error) => {
                 body["errorCode"] = error.code.number().into();
                 body["error"] = error.code.name().into();
                 body["message"] = error.message.as_str().into();
                 "failed"
             }
         };
-        let answer = outcome.as_ref().ok().map(|response| &response.payload);
+        let answer = match end {
+            MethodEnd::Answered(response) => Some(&response.payload),
+            MethodEnd::Failed(_) | MethodEnd::Canceled => None,
+        };
         for (name, payload) in [("payload", Some(&call.payload)), ("response", answer)] {
             let value = payload.and_then(|text| serde_json::from_slice::<Value>(text.as_bytes()).ok());
             if let Some(value) = value {

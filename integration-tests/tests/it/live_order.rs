@@ -1,8 +1,10 @@
 //! Live views: what is shown in the order of what happens, and once.
 
 use hub_core::ids::{DeviceId, Target};
+use hub_core::topic::Filter;
 use serde_json::{Value, json};
 
+use crate::support::answering::{Answer, AnsweringDevice};
 use crate::support::device::{Device, Identity};
 use crate::support::live::Live;
 use crate::support::rest::{self, Rest};
@@ -104,4 +106,31 @@ async fn steps_of_messages_are_shown_as_they_happen() {
         ["c2d d queued", "c2d d delivered", "c2d d expired", "c2d d queued"]
     );
     assert_eq!(totals(&rest).await["c2d"], 4);
+}
+
+#[tokio::test]
+async fn a_method_call_whose_caller_goes_is_seen_as_canceled() {
+    let (hub, rest) = rest::start().await;
+    rest.create("d").await;
+    let mut live = Live::open(&hub, "?kind=method").await;
+    let call = json!({"methodName": "m", "payload": 1, "connectTimeoutInSeconds": 300});
+    let caller = rest.call("POST", "/twins/d/methods").json(&call).start().await;
+    wait_for("the call", async || {
+        match totals(&rest).await["method"].as_u64() {
+            Some(1) => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    drop(caller);
+    let seen = live.next().await;
+    assert_eq!(seen.line(), "method d canceled");
+    let body: Value = serde_json::from_str(seen.data["body"].as_str().unwrap()).unwrap();
+    assert_eq!((&body["methodName"], &body["payload"]), (&json!("m"), &json!(1)));
+    let filters = [Filter::Methods];
+    let _device = AnsweringDevice::try_connect(&hub, "d", Answer::json(200, &json!(null)), &filters)
+        .await
+        .unwrap();
+    rest.post("/twins/d/methods", &call).await.ok();
+    assert_eq!(live.lines(1).await, ["method d answered"]);
 }
