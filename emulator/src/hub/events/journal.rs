@@ -43,7 +43,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub(crate) use entry::{Entry, Happening, Kind, RouteNames};
-pub(crate) use filter::Filter;
+pub(crate) use filter::{FILTER_NAMES, Filter};
 
 /// Entries that a watcher takes at once, and their bytes: what a watcher that
 /// has stopped reading keeps from being freed.
