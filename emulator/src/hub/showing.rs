@@ -85,7 +85,7 @@ impl HubState {
     ///
     /// # Errors
     /// `DeviceNotFound` for an unknown device.
-    pub(crate) fn tallies(
+    pub(crate) async fn tallies(
         &self,
         device: Option<&DeviceId>,
         after: Option<&DeviceId>,
@@ -97,10 +97,18 @@ impl HubState {
             let counts = self.registry.cell(device)?.lock().tally.json();
             return Ok((vec![(device.clone(), counts.unwrap_or_default())], None));
         }
+        let prefix = prefix.unwrap_or_default();
+        // Ids with the prefix are neighbours: from it on, up to the first without.
+        let first = DeviceId::parse(prefix).ok();
         let mut tallies = Tallies::new();
         let mut after = after.cloned();
         loop {
-            let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let from = match (&after, &first) {
+                (Some(after), Some(first)) if after < first => Bound::Included(first),
+                (Some(after), _) => Bound::Excluded(after),
+                (None, Some(first)) => Bound::Included(first),
+                (None, None) => Bound::Unbounded,
+            };
             let (cells, last) = self.registry.cells_from(from, 256);
             if last.is_none() {
                 return Ok((tallies, None));
@@ -109,9 +117,10 @@ impl HubState {
             for cell in cells {
                 let state = cell.lock();
                 let id = &state.identity.id;
-                if let Some(counts) = state.tally.json()
-                    && prefix.is_some_and(|prefix| id.as_str().starts_with(prefix))
-                {
+                if !id.as_str().starts_with(prefix) {
+                    return Ok((tallies, None));
+                }
+                if let Some(counts) = state.tally.json() {
                     let id = id.clone();
                     tallies.push((id.clone(), counts));
                     if tallies.len() == count {
@@ -119,6 +128,8 @@ impl HubState {
                     }
                 }
             }
+            // There may be a million of them.
+            tokio::task::yield_now().await;
         }
     }
 
