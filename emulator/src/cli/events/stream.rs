@@ -172,6 +172,8 @@ struct Parser {
     /// Up to where `bytes` was taken.
     taken: usize,
     data: Option<String>,
+    /// The id of the event that is not whole yet.
+    id: Option<u64>,
     position: Option<u64>,
 }
 
@@ -196,6 +198,7 @@ impl Parser {
             let line = String::from_utf8_lossy(&rest[..end]).into_owned();
             self.taken += end + 1;
             if line.is_empty() {
+                self.position = self.id.take().or(self.position);
                 match self.data.take() {
                     Some(data) => return Some(Event { data }),
                     None => continue,
@@ -203,7 +206,7 @@ impl Parser {
             }
             let (name, value) = line.split_once(": ").unwrap_or((&line, ""));
             match name {
-                "id" => self.position = value.parse().ok().or(self.position),
+                "id" => self.id = value.parse().ok(),
                 "data" => self.data = Some(value.to_owned()),
                 // The kind is part of the data; comments say nothing.
                 _ => {}
@@ -234,6 +237,14 @@ mod tests {
             ];
             assert_eq!(events, expected, "{size}");
         }
+    }
+
+    #[test]
+    fn who_has_half_of_an_event_has_not_seen_it() {
+        let mut parser = Parser::default();
+        parser.push(b"id: 7\ndata: 1\n\nid: 8\nevent: twin\n").unwrap();
+        assert!(parser.next().is_some());
+        assert_eq!((parser.next(), parser.position), (None, Some(7)));
     }
 
     #[test]
