@@ -102,7 +102,7 @@ async fn show(args: &EventsArgs) -> Result<(), String> {
         };
         let mut stream = match opened {
             Ok(stream) => stream,
-            Err(Failure::Unreachable(_)) if has_connected => {
+            Err(Failure::Unreachable(_) | Failure::Busy(_)) if has_connected => {
                 tokio::time::sleep(RETRY).await;
                 continue;
             }

@@ -21,7 +21,7 @@ pub(super) fn of(event: &Value, style: Style) -> String {
     if kind == "gap" {
         let missing = match event["missed"].as_u64() {
             Some(missed) => {
-                format!("-- {missed} events are not shown: they came faster than they could be read")
+                format!("-- up to {missed} events are not shown: they came faster than they could be read")
             }
             None => "-- events may be missing here: nobody watched for a while".into(),
         };
@@ -179,7 +179,7 @@ mod tests {
             ),
             (
                 json!({"kind": "gap", "missed": 7}),
-                "-- 7 events are not shown: they came faster than they could be read",
+                "-- up to 7 events are not shown: they came faster than they could be read",
             ),
             (
                 json!({"kind": "gap", "missed": null}),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
-use hyper::{Request, Response, Uri, header};
+use hyper::{Request, Response, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -26,6 +26,8 @@ const EVENT_BYTES: usize = 1024 * 1024;
 pub(super) enum Failure {
     /// The hub cannot be reached, or not any more.
     Unreachable(String),
+    /// As many watch as may, at this moment.
+    Busy(String),
     /// It does not do what is asked for.
     Refused(String),
 }
@@ -33,7 +35,7 @@ pub(super) enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(text) | Self::Refused(text) => f.write_str(text),
+            Self::Unreachable(text) | Self::Busy(text) | Self::Refused(text) => f.write_str(text),
         }
     }
 }
@@ -159,10 +161,11 @@ async fn refusal(response: Response<Incoming>) -> Failure {
                 .to_owned(),
         )
     });
-    Failure::Refused(match message {
-        Some(message) => message,
-        None => format!("the hub answers {status}"),
-    })
+    let message = message.unwrap_or_else(|| format!("the hub answers {status}"));
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        return Failure::Busy(message);
+    }
+    Failure::Refused(message)
 }
 
 /// Takes the bytes of the stream apart.
