@@ -189,7 +189,10 @@ async fn what_cannot_be_written_is_an_error() {
         .unwrap();
     watched_by(&hub, 1).await;
     hub.create_device("d").unwrap();
-    let output = timeout(DEADLINE, child.wait_with_output()).await.unwrap().unwrap();
+    let output = timeout(DEADLINE, child.wait_with_output())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("cannot write: "), "{error}");

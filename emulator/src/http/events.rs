@@ -128,9 +128,7 @@ pub(super) async fn counters(
             .map_err(|e| ServiceError::invalid(format!("{name}: {e}")))
     };
     let (device, after) = (id("device")?, id("after")?);
-    let tallies = app
-        .hub
-        .tallies(device.as_ref(), after.as_ref(), MOST_LISTED);
+    let tallies = app.hub.tallies(device.as_ref(), after.as_ref(), MOST_LISTED);
     let (tallies, next) = tallies.await?;
     let devices: Vec<Value> = tallies
         .into_iter()

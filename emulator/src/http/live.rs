@@ -196,7 +196,7 @@ mod tests {
             let error = parse(&many(FILTER_NAMES + 1), None).unwrap_err();
             assert_eq!(error, format!("{name} may be given 100 times at most"));
         }
-        let kinds = parse(&vec!["kind=twin,c2d,twin"; 1000].join("&"), None).unwrap();
+        let kinds = parse(&["kind=twin,c2d,twin"; 1000].join("&"), None).unwrap();
         assert_eq!(kinds.filter.kinds, [Kind::Twin, Kind::C2d]);
     }
 

@@ -54,7 +54,7 @@ async fn what_is_no_wish_is_refused() {
             "{query}: {text}"
         );
     }
-    let many = format!("?{}", vec!["device=a"; 101].join("&"));
+    let many = format!("?{}", ["device=a"; 101].join("&"));
     let (status, text) = watch(&many, None).await;
     assert_eq!(status, 400, "{text}");
     assert!(text.contains("device may be given 100 times at most"), "{text}");
