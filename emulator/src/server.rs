@@ -40,6 +40,7 @@ use crate::import::{ImportError, Imported};
 #[cfg(feature = "event-tap")]
 use crate::tap::EventTap;
 use crate::tls::{ClientCertificate, DeviceCa, DeviceCaError};
+use crate::writing::Guarded;
 use crate::{amqp, hub, import, listen, mqtt};
 
 /// The well-known key of the default policies, for development only. It may
@@ -177,12 +178,13 @@ pub(crate) fn start(
     });
     let plain = router.clone();
     spawn(http, &tasks, &stop, move |stream| {
-        serve_http(stream, plain.clone(), None)
+        serve_http(Guarded::new(stream), plain.clone(), None)
     });
     spawn(https, &tasks, &stop, move |stream| {
         let (router, tls) = (router.clone(), acceptor.clone());
         async move {
-            if let Some(stream) = handshake(&tls, stream).await {
+            // Under TLS, which keeps what the peer does not read.
+            if let Some(stream) = handshake(&tls, Guarded::new(stream)).await {
                 let certificate = ClientCertificate::of(stream.get_ref().1);
                 serve_http(stream, router, certificate).await;
             }
@@ -635,8 +637,31 @@ mod tests {
     use hub_core::ids::DeviceId;
     use hub_core::job::{JobRequest, JobStatus};
     use serde_json::json;
+    use tokio::io::AsyncWriteExt as _;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_watches_and_does_not_read_is_cut_off() {
+        let hub = Hub::builder().start().await.unwrap();
+        let (mut client, server) = tokio::io::duplex(1024);
+        let router = http::router(hub.app.clone());
+        let served = tokio::spawn(serve_http(Guarded::new(server), router, None));
+        client
+            .write_all(b"GET /_emulator/events HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\n\r\n")
+            .await
+            .unwrap();
+        let journal = hub.app.hub.events.journal.clone();
+        while journal.figures().watchers == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        for number in 0..10 {
+            hub.create_device(&format!("d{number}")).unwrap();
+        }
+        timeout(Duration::from_secs(120), served).await.unwrap().unwrap();
+        assert_eq!(journal.figures().watchers, 0);
+        drop(client);
+    }
 
     #[tokio::test]
     async fn what_the_last_task_accepts_reaches_a_directory() {

@@ -1,15 +1,16 @@
 //! How connections write, whatever they speak: all there is at once, with a
-//! bound on how long a peer may read nothing.
+//! bound on how long a peer may read nothing. [`write_all`] is for protocols that
+//! write by themselves, [`Guarded`] for those that a library writes.
 
 use std::future::{Future as _, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
-use tokio::io::AsyncWrite;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 /// How long a write may make no progress before the peer counts as gone; the
 /// emulator's own choice, the shortest keep-alive that SDKs use by default.
@@ -81,4 +82,69 @@ where
 pub(crate) async fn shut_down<S: AsyncWrite + Unpin>(stream: &mut S) {
     let farewell = poll_fn(|cx| Pin::new(&mut *stream).poll_shutdown(cx));
     let _ = timeout(FAREWELL_DEADLINE, farewell).await;
+}
+
+/// A stream whose writes fail with [`io::ErrorKind::TimedOut`] once the peer has
+/// read nothing for as long as [`write_all`] allows.
+pub(crate) struct Guarded<S> {
+    stream: S,
+    /// When the write that is under way has made no progress for too long.
+    stall: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Guarded<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream, stall: None }
+    }
+
+    fn watched<T>(&mut self, cx: &mut Context<'_>, step: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if step.is_ready() {
+            self.stall = None;
+            return step;
+        }
+        let timer = self.stall.get_or_insert_with(|| Box::pin(sleep(WRITE_STALL)));
+        timer
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let step = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.watched(cx, step)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let step = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.watched(cx, step)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    // Flushing and the end follow writes: a socket does both at once.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }

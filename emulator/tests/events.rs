@@ -175,6 +175,29 @@ async fn what_cannot_be_shown_is_said() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_cannot_be_written_is_an_error() {
+    let hub = Hub::builder().start().await.unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_iothub-emulator"))
+        .args(["events", "--url", &url(&hub)])
+        .stdin(Stdio::null())
+        .stdout(std::fs::File::options().write(true).open("/dev/full").unwrap())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    watched_by(&hub, 1).await;
+    hub.create_device("d").unwrap();
+    let output = timeout(DEADLINE, child.wait_with_output())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("cannot write: "), "{error}");
+}
+
 #[tokio::test]
 async fn a_hub_that_comes_back_is_watched_again() {
     let start = async |address: Option<SocketAddr>| {

@@ -26,7 +26,8 @@ const RETRY: Duration = Duration::from_millis(500);
 /// output is no terminal. When the hub stops, waits for it to come back.
 ///
 /// Exit status: 0 when it was ended by Ctrl-C or nobody reads its output any
-/// more, 1 when the hub cannot be reached or refuses, 2 for wrong arguments.
+/// more, 1 when the hub cannot be reached or refuses or its output cannot be
+/// written, 2 for wrong arguments.
 #[derive(Debug, Args)]
 pub(crate) struct EventsArgs {
     /// Where the hub serves HTTP without TLS
@@ -101,7 +102,7 @@ async fn show(args: &EventsArgs) -> Result<(), String> {
         };
         let mut stream = match opened {
             Ok(stream) => stream,
-            Err(Failure::Unreachable(_)) if has_connected => {
+            Err(Failure::Unreachable(_) | Failure::Busy(_)) if has_connected => {
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
@@ -114,9 +115,11 @@ async fn show(args: &EventsArgs) -> Result<(), String> {
         let ended = loop {
             match stream.next().await {
                 Ok(Some(event)) => {
-                    if printer.print(&event).is_err() {
+                    match printer.print(&event) {
+                        Ok(()) => {}
                         // Nobody reads any more.
-                        return Ok(());
+                        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                        Err(error) => return Err(format!("cannot write: {error}")),
                     }
                 }
                 Ok(None) => break "the hub has stopped".to_owned(),
@@ -180,7 +183,7 @@ impl Printer {
     }
 
     /// # Errors
-    /// When nobody reads.
+    /// `BrokenPipe` when nobody reads, others when it cannot be written.
     fn print(&self, event: &stream::Event) -> io::Result<()> {
         let mut out = io::stdout().lock();
         match self.output {

@@ -128,7 +128,8 @@ pub(super) async fn counters(
             .map_err(|e| ServiceError::invalid(format!("{name}: {e}")))
     };
     let (device, after) = (id("device")?, id("after")?);
-    let (tallies, next) = app.hub.tallies(device.as_ref(), after.as_ref(), MOST_LISTED)?;
+    let tallies = app.hub.tallies(device.as_ref(), after.as_ref(), MOST_LISTED);
+    let (tallies, next) = tallies.await?;
     let devices: Vec<Value> = tallies
         .into_iter()
         .map(|(device, mut counts)| {
@@ -136,8 +137,11 @@ pub(super) async fn counters(
             Value::Object(counts)
         })
         .collect();
+    let figures = app.hub.events.journal.figures();
     JsonReply::of(&json!({
-        "watchers": app.hub.events.journal.watchers(),
+        "watchers": figures.watchers,
+        "gaps": figures.gaps,
+        "missed": figures.missed,
         "totals": app.hub.events.totals.json(),
         "devices": devices,
         "next": next,

@@ -20,7 +20,7 @@ use serde_json::json;
 
 use super::App;
 use super::request::{query_pairs, text};
-use crate::hub::events::journal::{Filter, Gap, Kind, Seen, Watcher};
+use crate::hub::events::journal::{FILTER_NAMES, Filter, Gap, Kind, Seen, Watcher};
 
 /// Silence after which a comment is sent; below the idle times of proxies and
 /// browsers.
@@ -102,14 +102,21 @@ impl Wanted {
                             "device={value:?} is no device id or beginning of one: {e}"
                         ))
                     })?;
+                    check_count("device", wanted.filter.devices.len())?;
                     wanted.filter.devices.push(value.into());
                 }
                 "kind" => {
                     for kind in value.split(',') {
-                        wanted.filter.kinds.push(parse_kind(kind)?);
+                        let kind = parse_kind(kind)?;
+                        if !wanted.filter.kinds.contains(&kind) {
+                            wanted.filter.kinds.push(kind);
+                        }
                     }
                 }
-                "route" => wanted.filter.routes.push(value.into()),
+                "route" => {
+                    check_count("route", wanted.filter.routes.len())?;
+                    wanted.filter.routes.push(value.into());
+                }
                 "after" => wanted.after = Some(parse_id("after", &value)?),
                 // Some clients add it to every request.
                 "api-version" => {}
@@ -126,6 +133,16 @@ impl Wanted {
         }
         Ok(wanted)
     }
+}
+
+/// Whether one more may be named.
+fn check_count(name: &str, count: usize) -> Result<(), ServiceError> {
+    if count < FILTER_NAMES {
+        return Ok(());
+    }
+    Err(ServiceError::invalid(format!(
+        "{name} may be given {FILTER_NAMES} times at most"
+    )))
 }
 
 fn parse_kind(name: &str) -> Result<Kind, ServiceError> {
@@ -169,6 +186,18 @@ mod tests {
         assert_eq!(parse("after=7", None).unwrap().after, Some(7));
         assert_eq!(parse("after=7", Some("9")).unwrap().after, Some(9));
         assert_eq!(parse("", Some("")).unwrap(), Wanted::default());
+    }
+
+    #[test]
+    fn what_is_wanted_is_bounded() {
+        for name in ["device", "route"] {
+            let many = |count| vec![format!("{name}=a"); count].join("&");
+            assert!(parse(&many(FILTER_NAMES), None).is_ok());
+            let error = parse(&many(FILTER_NAMES + 1), None).unwrap_err();
+            assert_eq!(error, format!("{name} may be given 100 times at most"));
+        }
+        let kinds = parse(&["kind=twin,c2d,twin"; 1000].join("&"), None).unwrap();
+        assert_eq!(kinds.filter.kinds, [Kind::Twin, Kind::C2d]);
     }
 
     #[test]

@@ -70,14 +70,8 @@ impl Mailbox {
     }
 
     /// Hands waiting messages to the connected device as far as it may hold
-    /// them, and each of them to `show`; says how many.
-    fn deliver(
-        &mut self,
-        endpoint: &mut Endpoint,
-        now: Timestamp,
-        ended: &mut Vec<Ended>,
-        show: impl Fn(&Message),
-    ) -> usize {
+    /// them; says how many.
+    fn deliver(&mut self, endpoint: &mut Endpoint, steps: &mut Steps<'_>) -> usize {
         let Some(mut receiver) = endpoint.receiver() else {
             return 0;
         };
@@ -102,11 +96,13 @@ impl Mailbox {
                         && bytes + message.size() <= limits::C2D_IN_FLIGHT_BYTES
                         && newest.max(message.sequence) - oldest.min(message.sequence) < IN_FLIGHT_SPAN
             };
-            let Some(delivery) = self.queue.take(holder, new_token(), room, now, ended) else {
+            let token = new_token();
+            let taken = self.queue.take(holder, token, room, steps.now, &mut steps.ended);
+            let Some(delivery) = taken else {
                 break;
             };
             let held_before = delivery.held_before.map_or(0, |holder| holder.0);
-            show(&delivery.message);
+            steps.show(&delivery.message, MessageStep::Delivered);
             receiver.outbox.push(ToDevice::Message {
                 message: delivery.message,
                 token: delivery.token,
@@ -120,6 +116,33 @@ impl Mailbox {
             delivered += 1;
         }
         delivered
+    }
+}
+
+/// What happens to the messages of a queue while it is changed, shown in its order.
+struct Steps<'a> {
+    hub: &'a HubState,
+    target: &'a Target,
+    now: Timestamp,
+    /// Those that have ended.
+    ended: Vec<Ended>,
+    /// How many of them were shown.
+    shown: usize,
+}
+
+impl Steps<'_> {
+    fn show_ended(&mut self) {
+        for ended in &self.ended[self.shown..] {
+            let step = MessageStep::Ended(ended.outcome);
+            self.hub.show_message(self.target, &ended.message, step, self.now);
+        }
+        self.shown = self.ended.len();
+    }
+
+    /// Shows a step, behind what has ended before.
+    fn show(&mut self, message: &Message, step: MessageStep) {
+        self.show_ended();
+        self.hub.show_message(self.target, message, step, self.now);
     }
 }
 
@@ -233,10 +256,10 @@ impl HubState {
         let first = endpoint.mailbox.is_none();
         endpoint.mailbox.get_or_insert_default();
         let settings = &self.settings.c2d;
-        let sent = self.update_queue(&mut state, target, |queue, now, ended| {
-            let sequence = queue.enqueue(draft, target, settings, now, ended)?;
+        let sent = self.update_queue(&mut state, target, |queue, steps| {
+            let sequence = queue.enqueue(draft, target, settings, steps.now, &mut steps.ended)?;
             if let Some(message) = queue.newest() {
-                self.show_message(target, message, MessageStep::Queued, now);
+                steps.show(message, MessageStep::Queued);
             }
             Ok(sequence)
         })?;
@@ -265,10 +288,11 @@ impl HubState {
         let cell = self.registry.cell(&target.device)?;
         let mut state = cell.lock();
         state.endpoint(target.module.as_ref())?.connection.last_activity = self.clock.now();
-        let delivery = self.update_queue(&mut state, target, |queue, now, ended| {
-            let delivery = queue.take(Holder::ANYONE, new_token(), |_| true, now, ended);
+        let delivery = self.update_queue(&mut state, target, |queue, steps| {
+            let token = new_token();
+            let delivery = queue.take(Holder::ANYONE, token, |_| true, steps.now, &mut steps.ended);
             if let Some(delivery) = &delivery {
-                self.show_message(target, &delivery.message, MessageStep::Delivered, now);
+                steps.show(&delivery.message, MessageStep::Delivered);
             }
             delivery
         })?;
@@ -326,13 +350,15 @@ impl HubState {
         settlement: Settlement,
     ) -> Result<(), ServiceError> {
         let settings = &self.settings.c2d;
-        let settled = self.update_queue(state, target, |queue, now, ended| {
+        let settled = self.update_queue(state, target, |queue, steps| {
+            // A hold that is over is not given back.
+            queue.advance(steps.now, &mut steps.ended);
             if settlement == Settlement::Abandon
                 && let Some(message) = queue.held_under(token)
             {
-                self.show_message(target, message, MessageStep::Abandoned, now);
+                steps.show(message, MessageStep::Abandoned);
             }
-            queue.settle(token, settlement, settings, now, ended)
+            queue.settle(token, settlement, settings, steps.now, &mut steps.ended)
         })?;
         // Nothing was ever sent: nothing is held.
         settled.unwrap_or_else(|| Err(lock_lost()))?;
@@ -350,7 +376,9 @@ impl HubState {
     /// `DeviceNotFound`, `ModuleNotFound`.
     pub(crate) fn purge_messages(&self, target: &Target) -> Result<usize, ServiceError> {
         let cell = self.registry.cell(&target.device)?;
-        let purged = self.update_queue(&mut cell.lock(), target, Queue::purge)?;
+        let purged = self.update_queue(&mut cell.lock(), target, |queue, steps| {
+            queue.purge(steps.now, &mut steps.ended)
+        })?;
         Ok(purged.unwrap_or(0))
     }
 
@@ -358,7 +386,9 @@ impl HubState {
     /// delivers what waits, or sees to the expiry of what it has given back.
     pub(super) fn deliver_messages(&self, state: &mut DeviceState, target: &Target) {
         // A device that is gone meanwhile has no messages.
-        let _ = self.update_queue(state, target, Queue::advance);
+        let _ = self.update_queue(state, target, |queue, steps| {
+            queue.advance(steps.now, &mut steps.ended);
+        });
     }
 
     /// The same for the device and all its modules.
@@ -376,18 +406,24 @@ impl HubState {
         &self,
         state: &mut DeviceState,
         target: &Target,
-        change: impl FnOnce(&mut Queue, Timestamp, &mut Vec<Ended>) -> T,
+        change: impl FnOnce(&mut Queue, &mut Steps<'_>) -> T,
     ) -> Result<Option<T>, ServiceError> {
         let now = self.clock.now();
         let endpoint = state.endpoint(target.module.as_ref())?;
         let Some(mut mailbox) = endpoint.mailbox.take() else {
             return Ok(None);
         };
-        let mut ended = Vec::new();
-        let result = change(&mut mailbox.queue, now, &mut ended);
-        let delivered = mailbox.deliver(endpoint, now, &mut ended, |message| {
-            self.show_message(target, message, MessageStep::Delivered, now);
-        });
+        let mut steps = Steps {
+            hub: self,
+            target,
+            now,
+            ended: Vec::new(),
+            shown: 0,
+        };
+        let result = change(&mut mailbox.queue, &mut steps);
+        let delivered = mailbox.deliver(endpoint, &mut steps);
+        steps.show_ended();
+        let ended = steps.ended;
         self.c2d.schedule.note(&mut mailbox, target);
         // At most 50.
         endpoint.connection.queued_messages = u32::try_from(mailbox.queue.len()).unwrap_or(u32::MAX);
@@ -413,8 +449,6 @@ impl HubState {
                 Outcome::Expired => self.counters.c2d_expired.add(1),
                 Outcome::DeliveryCountExceeded | Outcome::Purged => {}
             }
-            let step = MessageStep::Ended(ended.outcome);
-            self.show_message(target, &ended.message, step, now);
             if let Some(record) = FeedbackRecord::of(ended, target, generation, now) {
                 self.c2d.feedback().push(record, now);
                 self.c2d.feedback_news.notify_waiters();

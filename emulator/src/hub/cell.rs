@@ -163,12 +163,23 @@ impl DeviceState {
         }
     }
 
-    /// Ends the connections of the device and of all its modules.
-    pub(crate) fn disconnect_all(&mut self, reason: CloseReason, now: Timestamp) {
-        self.endpoint.disconnect(reason, now);
-        for module in self.modules.values_mut() {
-            module.endpoint.disconnect(reason, now);
+    /// Ends the connections of the device and of all its modules; says whose
+    /// there were.
+    pub(super) fn disconnect_all(&mut self, reason: CloseReason, now: Timestamp) -> Vec<Target> {
+        let device = &self.identity.id;
+        let mut ended = Vec::new();
+        if self.endpoint.disconnect(reason, now) {
+            ended.push(Target::device(device.clone()));
         }
+        for (id, module) in &mut self.modules {
+            if module.endpoint.disconnect(reason, now) {
+                ended.push(Target {
+                    device: device.clone(),
+                    module: Some(id.clone()),
+                });
+            }
+        }
+        ended
     }
 }
 
@@ -321,13 +332,16 @@ impl Endpoint {
     }
 
     /// Ends the live connection, if any, from the hub's side, and lets those
-    /// who wait for one look again at whether it can still come.
-    pub(crate) fn disconnect(&mut self, reason: CloseReason, now: Timestamp) {
+    /// who wait for one look again at whether it can still come. Says whether
+    /// there was one.
+    pub(super) fn disconnect(&mut self, reason: CloseReason, now: Timestamp) -> bool {
         self.waiting.clear();
-        if self.end_session(reason) {
+        let was_connected = self.end_session(reason);
+        if was_connected {
             self.connection.state = ConnectionState::Disconnected;
             self.connection.state_updated = now;
         }
+        was_connected
     }
 
     /// Takes the live connection out and tells back ends, if they know of it.

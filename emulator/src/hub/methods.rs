@@ -1,6 +1,8 @@
 //! Direct methods: waiting for the device, sending the request, waiting for
 //! the answer. The states are kept in the device's cell; here is the time.
 
+use std::time::Duration;
+
 use hub_core::error::{ErrorCode, ServiceError};
 use hub_core::ids::Target;
 use hub_core::method::{self, MethodCall, MethodResponse};
@@ -9,6 +11,33 @@ use hub_core::registry::Status;
 use super::HubState;
 use super::cell::{CallGuard, CallStep};
 use super::events::journal::Kind;
+use super::showing::MethodEnd;
+
+/// A call that is shown to those who watch when it has come to an end, also when
+/// the caller does not wait for that.
+struct ShownAtEnd<'a> {
+    hub: &'a HubState,
+    target: &'a Target,
+    call: &'a MethodCall,
+    begun: Duration,
+    is_over: bool,
+}
+
+impl ShownAtEnd<'_> {
+    fn over(&mut self, end: MethodEnd<'_>) {
+        self.is_over = true;
+        let duration = self.hub.clock.elapsed().saturating_sub(self.begun);
+        self.hub.show_method(self.target, self.call, end, duration);
+    }
+}
+
+impl Drop for ShownAtEnd<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.over(MethodEnd::Canceled);
+        }
+    }
+}
 
 impl HubState {
     /// Invokes a method on a device or module and waits for its answer.
@@ -23,9 +52,15 @@ impl HubState {
         call: &MethodCall,
     ) -> Result<MethodResponse, ServiceError> {
         self.counters.methods_invoked.add(1);
-        let begun = self.clock.elapsed();
+        let mut shown = ShownAtEnd {
+            hub: self,
+            target,
+            call,
+            begun: self.clock.elapsed(),
+            is_over: false,
+        };
         let outcome = self.call(target, call).await;
-        self.show_method(target, call, &outcome, self.clock.elapsed() - begun);
+        shown.over(MethodEnd::of(&outcome));
         outcome
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use dashmap::DashMap;
 use hub_core::error::{ErrorCode, ServiceError};
-use hub_core::events::{Lifecycle, Source};
+use hub_core::events::{ConnectionChange, Lifecycle, Source};
 use hub_core::file_upload::Uploads;
 use hub_core::ids::{DeviceId, ModuleId, Target};
 use hub_core::limits;
@@ -162,7 +162,7 @@ impl HubState {
                 state.identity = identity;
                 order.identities += add_system_modules(state, &mut fresh);
                 if state.identity.status == Status::Disabled {
-                    state.disconnect_all(CloseReason::IdentityChanged, now);
+                    self.end_connections(state, CloseReason::IdentityChanged, now);
                     self.deliver_all_messages(state);
                 }
                 Ok(view(state, Put::Replace))
@@ -207,14 +207,14 @@ impl HubState {
                 lag.bury(state);
             }
             let now = self.clock.now();
-            state.disconnect_all(CloseReason::IdentityChanged, now);
+            self.end_connections(state, CloseReason::IdentityChanged, now);
             self.tell(
                 Lifecycle::Deleted,
                 &Target::device(id.clone()),
                 &state.endpoint,
                 now,
             );
-            bury(state, CloseReason::IdentityChanged, now);
+            bury(state, now);
         }
         self.registry.cells.remove(id);
         order.devices.remove(id);
@@ -303,7 +303,9 @@ impl HubState {
         if let Some(mut module) = state.modules.remove(id) {
             self.c2d.forget_module(&target, &module.endpoint);
             let now = self.clock.now();
-            module.endpoint.disconnect(CloseReason::IdentityChanged, now);
+            if module.endpoint.disconnect(CloseReason::IdentityChanged, now) {
+                self.show_connection(&mut state, &target, ConnectionChange::Disconnected);
+            }
             self.tell(Lifecycle::Deleted, &target, &module.endpoint, now);
             order.identities -= 1;
         }
@@ -400,7 +402,9 @@ impl HubState {
         let mut order = self.registry.write();
         *order = Order::default();
         for entry in &self.registry.cells {
-            bury(&mut entry.value().lock(), reason, now);
+            let mut state = entry.value().lock();
+            self.end_connections(&mut state, reason, now);
+            bury(&mut state, now);
         }
         self.registry.cells.clear();
     }
@@ -408,7 +412,15 @@ impl HubState {
     /// Ends every connection; the registry stays.
     pub(crate) fn disconnect_all(&self, reason: CloseReason) {
         let now = self.clock.now();
-        self.registry.for_each(|state| state.disconnect_all(reason, now));
+        self.registry
+            .for_each(|state| self.end_connections(state, reason, now));
+    }
+
+    /// Ends the connections of a device and of all its modules.
+    fn end_connections(&self, state: &mut DeviceState, reason: CloseReason, now: Timestamp) {
+        for target in state.disconnect_all(reason, now) {
+            self.show_connection(state, &target, ConnectionChange::Disconnected);
+        }
     }
 
     /// Devices and modules that are connected at this moment.
@@ -453,11 +465,10 @@ impl Order {
     }
 }
 
-/// Ends what hangs off a device that leaves the registry. Somebody may hold its
-/// cell for a while yet: whoever waits for the device to connect is woken by
-/// the end of its endpoint, and finds it deleted.
-fn bury(state: &mut DeviceState, reason: CloseReason, now: Timestamp) {
-    state.disconnect_all(reason, now);
+/// Ends what hangs off a device that leaves the registry, whose connections have
+/// ended. Somebody may hold its cell for a while yet: whoever waits for the device
+/// to connect is woken by the end of its endpoint, and finds it deleted.
+fn bury(state: &mut DeviceState, now: Timestamp) {
     state.deleted = true;
     state.endpoint = Endpoint::new(now);
     state.modules.clear();

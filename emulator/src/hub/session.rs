@@ -24,7 +24,7 @@ use super::access::Denied;
 use super::cell::{DeviceCell, DeviceState, Endpoint, Persistence, Subscription, TwinAnswer};
 use super::events::Presence;
 use super::events::journal::Kind;
-use super::outbox::{CloseReason, Outbox};
+use super::outbox::Outbox;
 use super::row::SectionsRow;
 
 /// A live connection of a device or module; ends when it is dropped.
@@ -68,19 +68,16 @@ impl Session {
             let endpoint = state
                 .endpoint(target.module.as_ref())
                 .map_err(|_| Denied::UnknownIdentity)?;
-            let mut ended = 0;
-            if endpoint.is_connected() {
-                hub.counters.takeovers.add(1);
-                hub.events
-                    .show_connection(&target, ConnectionChange::Disconnected);
-                ended = 1;
-            }
+            let takes_over = endpoint.is_connected();
             if model_id.is_some() {
                 endpoint.twin.set_model_id(model_id.clone());
             }
             let attached = endpoint.attach(generation, persistence, now);
-            hub.events.show_connection(&target, ConnectionChange::Connected);
-            hub.count(&mut state, Kind::Connection, ended + 1);
+            if takes_over {
+                hub.counters.takeovers.add(1);
+                hub.show_connection(&mut state, &target, ConnectionChange::Disconnected);
+            }
+            hub.show_connection(&mut state, &target, ConnectionChange::Connected);
             hub.deliver_messages(&mut state, &target);
             (generation, attached)
         };
@@ -343,19 +340,11 @@ impl Drop for Session {
             Ok(endpoint) => endpoint.detach(self.generation, now),
             Err(_) => false,
         };
+        // Whoever has ended the session before has shown that.
         if has_left {
-            self.hub.deliver_messages(&mut state, &self.target);
-        }
-        // Who has taken over has shown the end of this one before its own begin.
-        let was_ended = matches!(
-            self.outbox.closed(),
-            Some(CloseReason::IdentityChanged | CloseReason::Shutdown)
-        );
-        if has_left || was_ended {
-            self.hub.count(&mut state, Kind::Connection, 1);
             self.hub
-                .events
-                .show_connection(&self.target, ConnectionChange::Disconnected);
+                .show_connection(&mut state, &self.target, ConnectionChange::Disconnected);
+            self.hub.deliver_messages(&mut state, &self.target);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hub_core::c2d::{Message, Outcome};
 use hub_core::error::ServiceError;
-use hub_core::events::Origin;
+use hub_core::events::{ConnectionChange, Origin};
 use hub_core::ids::{DeviceId, Target};
 use hub_core::method::{MethodCall, MethodResponse};
 use hub_core::property_bag::Bag;
@@ -46,11 +46,36 @@ impl MessageStep {
     }
 }
 
+/// How a method call came to an end.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum MethodEnd<'a> {
+    Answered(&'a MethodResponse),
+    Failed(&'a ServiceError),
+    /// The caller has gone before.
+    Canceled,
+}
+
+impl<'a> MethodEnd<'a> {
+    pub(super) fn of(outcome: &'a Result<MethodResponse, ServiceError>) -> Self {
+        match outcome {
+            Ok(response) => Self::Answered(response),
+            Err(error) => Self::Failed(error),
+        }
+    }
+}
+
 impl HubState {
     /// Counts events of a device that is locked.
     pub(super) fn count(&self, state: &mut DeviceState, kind: Kind, count: usize) {
         state.tally.add(kind, count);
         self.events.totals.add(kind, count);
+    }
+
+    /// Counts that a connection begins or ends and shows it to those who watch,
+    /// under the device's lock: in the order of what happens.
+    pub(super) fn show_connection(&self, state: &mut DeviceState, target: &Target, change: ConnectionChange) {
+        self.count(state, Kind::Connection, 1);
+        self.events.show_connection(target, change);
     }
 
     /// How many events there were of each device that did something, by kind: of
@@ -60,7 +85,7 @@ impl HubState {
     ///
     /// # Errors
     /// `DeviceNotFound` for an unknown device.
-    pub(crate) fn tallies(
+    pub(crate) async fn tallies(
         &self,
         device: Option<&DeviceId>,
         after: Option<&DeviceId>,
@@ -72,10 +97,18 @@ impl HubState {
             let counts = self.registry.cell(device)?.lock().tally.json();
             return Ok((vec![(device.clone(), counts.unwrap_or_default())], None));
         }
+        let prefix = prefix.unwrap_or_default();
+        // Ids with the prefix are neighbours: from it on, up to the first without.
+        let first = DeviceId::parse(prefix).ok();
         let mut tallies = Tallies::new();
         let mut after = after.cloned();
         loop {
-            let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let from = match (&after, &first) {
+                (Some(after), Some(first)) if after < first => Bound::Included(first),
+                (Some(after), _) => Bound::Excluded(after),
+                (None, Some(first)) => Bound::Included(first),
+                (None, None) => Bound::Unbounded,
+            };
             let (cells, last) = self.registry.cells_from(from, 256);
             if last.is_none() {
                 return Ok((tallies, None));
@@ -84,9 +117,10 @@ impl HubState {
             for cell in cells {
                 let state = cell.lock();
                 let id = &state.identity.id;
-                if let Some(counts) = state.tally.json()
-                    && prefix.is_some_and(|prefix| id.as_str().starts_with(prefix))
-                {
+                if !id.as_str().starts_with(prefix) {
+                    return Ok((tallies, None));
+                }
+                if let Some(counts) = state.tally.json() {
                     let id = id.clone();
                     tallies.push((id.clone(), counts));
                     if tallies.len() == count {
@@ -94,6 +128,8 @@ impl HubState {
                     }
                 }
             }
+            // There may be a million of them.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -117,7 +153,7 @@ impl HubState {
         &self,
         target: &Target,
         call: &MethodCall,
-        outcome: &Result<MethodResponse, ServiceError>,
+        end: MethodEnd<'_>,
         duration: Duration,
     ) {
         if !self.events.journal.is_active() {
@@ -125,19 +161,23 @@ impl HubState {
         }
         let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let mut body = json!({ "methodName": call.name, "durationMs": milliseconds });
-        let operation = match outcome {
-            Ok(response) => {
+        let operation = match end {
+            MethodEnd::Answered(response) => {
                 body["status"] = response.status.into();
                 "answered"
             }
-            Err(error) => {
+            MethodEnd::Canceled => "canceled",
+            MethodEnd::Failed(error) => {
                 body["errorCode"] = error.code.number().into();
                 body["error"] = error.code.name().into();
                 body["message"] = error.message.as_str().into();
                 "failed"
             }
         };
-        let answer = outcome.as_ref().ok().map(|response| &response.payload);
+        let answer = match end {
+            MethodEnd::Answered(response) => Some(&response.payload),
+            MethodEnd::Failed(_) | MethodEnd::Canceled => None,
+        };
         for (name, payload) in [("payload", Some(&call.payload)), ("response", answer)] {
             let value = payload.and_then(|text| serde_json::from_slice::<Value>(text.as_bytes()).ok());
             if let Some(value) = value {

@@ -114,8 +114,8 @@ async fn everything_that_happens_is_seen_in_its_order() {
         [
             "connection d deviceDisconnected",
             "connection d deviceConnected",
-            "lifecycle d deleteDeviceIdentity",
             "connection d deviceDisconnected",
+            "lifecycle d deleteDeviceIdentity",
         ]
     );
     drop((device, taking_over));
@@ -352,6 +352,15 @@ async fn what_is_shown_is_counted_by_device_and_kind() {
         json!([one, two])
     );
     assert_eq!(counted(&rest, "?device=hall*").await["devices"], json!([]));
+    for (after, expected) in [
+        ("hall", json!([one, two])),
+        ("room-1", json!([two])),
+        ("x", json!([])),
+    ] {
+        let query = format!("?device=room-*&after={after}");
+        assert_eq!(counted(&rest, &query).await["devices"], expected, "{after}");
+    }
+    assert_eq!(counted(&rest, "?device=*").await["devices"], json!([one, two]));
     assert_eq!(counted(&rest, "?after=room-1").await["devices"], json!([two]));
     for (query, status) in [("?device=nobody", 404), ("?device=a%20b", 400), ("?after=", 400)] {
         let path = format!("/_emulator/events/counters{query}");

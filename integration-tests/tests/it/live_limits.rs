@@ -54,6 +54,10 @@ async fn what_is_no_wish_is_refused() {
             "{query}: {text}"
         );
     }
+    let many = format!("?{}", ["device=a"; 101].join("&"));
+    let (status, text) = watch(&many, None).await;
+    assert_eq!(status, 400, "{text}");
+    assert!(text.contains("device may be given 100 times at most"), "{text}");
     // A list is a list, and says what only a stream can do.
     let list = async |query: &str| {
         let path = format!("/_emulator/events{query}");
@@ -153,6 +157,10 @@ async fn who_does_not_read_finds_a_gap_and_holds_up_nobody() {
         }
     }
     assert!(missed > 0);
+    let counters = Rest::of(&hub).exactly("GET", "/_emulator/events/counters");
+    let counted = counters.send().await.ok();
+    assert_eq!(counted["missed"], missed);
+    assert!(counted["gaps"].as_u64().unwrap() > 0);
 }
 
 #[tokio::test]

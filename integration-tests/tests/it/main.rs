@@ -23,6 +23,7 @@ mod import;
 mod import_export;
 mod live_events;
 mod live_limits;
+mod live_order;
 mod mqtt_c2d;
 mod mqtt_c2d_sessions;
 mod mqtt_connect;

@@ -21,7 +21,7 @@ pub(super) fn of(event: &Value, style: Style) -> String {
     if kind == "gap" {
         let missing = match event["missed"].as_u64() {
             Some(missed) => {
-                format!("-- {missed} events are not shown: they came faster than they could be read")
+                format!("-- up to {missed} events are not shown: they came faster than they could be read")
             }
             None => "-- events may be missing here: nobody watched for a while".into(),
         };
@@ -72,7 +72,7 @@ fn what(event: &Value, kind: &str) -> String {
             "deleteDeviceIdentity" => "deleted".into(),
             other => other.into(),
         },
-        "method" => method(&body).unwrap_or(body),
+        "method" => method(&body, operation).unwrap_or(body),
         "twin" => format!("{operation}  {}", without_metadata(&body).unwrap_or(body)),
         _ if body.is_empty() => operation.into(),
         _ => format!("{operation}  {body}"),
@@ -80,12 +80,13 @@ fn what(event: &Value, kind: &str) -> String {
 }
 
 /// A method call: its name, what it was given, and how it ended.
-fn method(body: &str) -> Option<String> {
+fn method(body: &str, operation: &str) -> Option<String> {
     let call: Value = serde_json::from_str(body).ok()?;
     let name = call["methodName"].as_str()?;
     let outcome = match (call["status"].as_i64(), call["error"].as_str()) {
         (Some(status), _) => format!("{status} {}", call["response"]),
         (None, Some(error)) => error.to_owned(),
+        (None, None) if operation == "canceled" => "canceled: the caller has gone".into(),
         _ => return None,
     };
     Some(format!(
@@ -178,7 +179,7 @@ mod tests {
             ),
             (
                 json!({"kind": "gap", "missed": 7}),
-                "-- 7 events are not shown: they came faster than they could be read",
+                "-- up to 7 events are not shown: they came faster than they could be read",
             ),
             (
                 json!({"kind": "gap", "missed": null}),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
-use hyper::{Request, Response, Uri, header};
+use hyper::{Request, Response, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -26,6 +26,8 @@ const EVENT_BYTES: usize = 1024 * 1024;
 pub(super) enum Failure {
     /// The hub cannot be reached, or not any more.
     Unreachable(String),
+    /// As many watch as may, at this moment.
+    Busy(String),
     /// It does not do what is asked for.
     Refused(String),
 }
@@ -33,7 +35,7 @@ pub(super) enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(text) | Self::Refused(text) => f.write_str(text),
+            Self::Unreachable(text) | Self::Busy(text) | Self::Refused(text) => f.write_str(text),
         }
     }
 }
@@ -159,10 +161,11 @@ async fn refusal(response: Response<Incoming>) -> Failure {
                 .to_owned(),
         )
     });
-    Failure::Refused(match message {
-        Some(message) => message,
-        None => format!("the hub answers {status}"),
-    })
+    let message = message.unwrap_or_else(|| format!("the hub answers {status}"));
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        return Failure::Busy(message);
+    }
+    Failure::Refused(message)
 }
 
 /// Takes the bytes of the stream apart.
@@ -172,6 +175,8 @@ struct Parser {
     /// Up to where `bytes` was taken.
     taken: usize,
     data: Option<String>,
+    /// The id of the event that is not whole yet.
+    id: Option<u64>,
     position: Option<u64>,
 }
 
@@ -196,6 +201,7 @@ impl Parser {
             let line = String::from_utf8_lossy(&rest[..end]).into_owned();
             self.taken += end + 1;
             if line.is_empty() {
+                self.position = self.id.take().or(self.position);
                 match self.data.take() {
                     Some(data) => return Some(Event { data }),
                     None => continue,
@@ -203,7 +209,7 @@ impl Parser {
             }
             let (name, value) = line.split_once(": ").unwrap_or((&line, ""));
             match name {
-                "id" => self.position = value.parse().ok().or(self.position),
+                "id" => self.id = value.parse().ok(),
                 "data" => self.data = Some(value.to_owned()),
                 // The kind is part of the data; comments say nothing.
                 _ => {}
@@ -234,6 +240,14 @@ mod tests {
             ];
             assert_eq!(events, expected, "{size}");
         }
+    }
+
+    #[test]
+    fn who_has_half_of_an_event_has_not_seen_it() {
+        let mut parser = Parser::default();
+        parser.push(b"id: 7\ndata: 1\n\nid: 8\nevent: twin\n").unwrap();
+        assert!(parser.next().is_some());
+        assert_eq!((parser.next(), parser.position), (None, Some(7)));
     }
 
     #[test]

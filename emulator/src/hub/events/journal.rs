@@ -43,7 +43,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub(crate) use entry::{Entry, Happening, Kind, RouteNames};
-pub(crate) use filter::Filter;
+pub(crate) use filter::{FILTER_NAMES, Filter};
 
 /// Entries that a watcher takes at once, and their bytes: what a watcher that
 /// has stopped reading keeps from being freed.
@@ -77,6 +77,9 @@ struct Ring {
     /// Id of the first entry since the journal keeps entries without a break.
     since: u64,
     watchers: usize,
+    /// Gaps that watchers were shown, and the entries that they miss by them.
+    gaps: u64,
+    missed: u64,
     /// When the last watcher left, by [`Clock::elapsed`].
     idle_since: Duration,
     is_closed: bool,
@@ -117,6 +120,18 @@ pub(crate) struct Gap {
     pub(crate) last: u64,
 }
 
+/// How it goes with those who watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Figures {
+    /// How many watch at this moment.
+    pub(crate) watchers: usize,
+    /// Gaps that watchers have come upon since the hub started or was reset.
+    pub(crate) gaps: u64,
+    /// Entries that they have missed by them, each watcher's counted, as far as
+    /// it is known how many there were.
+    pub(crate) missed: u64,
+}
+
 impl Journal {
     pub(crate) fn new(clock: Clock) -> Self {
         // From the time on, in microseconds, so that ids grow from one hub to
@@ -134,6 +149,8 @@ impl Journal {
                 next,
                 since: next,
                 watchers: 0,
+                gaps: 0,
+                missed: 0,
                 idle_since: Duration::ZERO,
                 is_closed: false,
             }),
@@ -220,16 +237,23 @@ impl Journal {
         })
     }
 
-    /// How many watch at this moment.
-    pub(crate) fn watchers(&self) -> usize {
-        self.lock().watchers
+    /// How it goes with the watchers.
+    pub(crate) fn figures(&self) -> Figures {
+        let ring = self.lock();
+        Figures {
+            watchers: ring.watchers,
+            gaps: ring.gaps,
+            missed: ring.missed,
+        }
     }
 
-    /// Forgets all entries; watchers that have not seen them find a gap.
+    /// Forgets all entries; watchers that have not seen them find a gap. What was
+    /// missed until now is forgotten as well.
     pub(crate) fn clear(&self) {
         let entries = {
             let mut ring = self.lock();
             ring.bytes = 0;
+            (ring.gaps, ring.missed) = (0, 0);
             std::mem::take(&mut ring.entries)
         };
         drop(entries);
@@ -316,12 +340,14 @@ impl Watcher {
     }
 
     fn look(&mut self) -> Look {
-        let ring = self.journal.lock();
+        let mut ring = self.journal.lock();
         let first = ring.first();
         if self.next < first || self.next > ring.next {
             let missed = (ring.since..first)
                 .contains(&self.next)
                 .then(|| first - self.next);
+            ring.gaps += 1;
+            ring.missed += missed.unwrap_or(0);
             self.next = first;
             return Look::Gap(Gap {
                 missed,

@@ -297,6 +297,10 @@ impl Events {
         at: Timestamp,
         routes: Option<&RouteNames>,
     ) {
+        if source == Source::DeviceConnectionState {
+            // Connections are shown as they begin and end.
+            return;
+        }
         self.journal.record(&Happening {
             kind: Kind::from(source),
             operation: "",
@@ -364,18 +368,26 @@ impl Events {
         (origin, notification)
     }
 
-    /// Shows those who watch that a connection begins or ends, unless that is
-    /// what connection state events are kept for: they have their own rule for
-    /// when a device is there.
+    /// Shows those who watch that a connection begins or ends. Connection state
+    /// events are for routes only: they have their own rule for when a device is
+    /// there, and whether any route wants them may change meanwhile.
     pub(crate) fn show_connection(&self, target: &Target, change: ConnectionChange) {
-        if self.keeps(Source::DeviceConnectionState) || !self.journal.is_active() {
+        if !self.journal.is_active() {
             return;
         }
         let now = self.clock.now();
         let (origin, notification) =
             self.made(target, now, |notice| self.connection_notice(notice, change, now));
         let bag = Bag::from(&notification.properties);
-        self.show(notification.source, &origin, &bag, &notification.body, now, None);
+        self.journal.record(&Happening {
+            kind: Kind::Connection,
+            operation: "",
+            origin: Some(&origin),
+            bag: &bag,
+            body: &notification.body,
+            routes: None,
+            at: now,
+        });
     }
 
     fn connection_notice(
@@ -389,6 +401,9 @@ impl Events {
     }
 
     fn notify_connection(&self, target: &Target, twin: &Twin, change: ConnectionChange) {
+        if !self.keeps(Source::DeviceConnectionState) {
+            return;
+        }
         let now = self.clock.now();
         self.notify(
             Source::DeviceConnectionState,

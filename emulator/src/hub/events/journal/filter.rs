@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use super::{Entry, Kind};
 
+/// Devices, and routes, that one filter may name; the emulator's own: every name
+/// is compared with every entry.
+pub(crate) const FILTER_NAMES: usize = 100;
+
 /// Which entries are wanted: of one of the devices, of one of the kinds and by
 /// one of the routes, where any are named. The default wants everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -111,6 +111,8 @@ async fn a_slow_watcher_finds_a_gap_and_goes_on() {
     assert_eq!(all[0], Err(gap));
     assert_eq!(all[1], entry(begin + 8, "x"));
     assert_eq!(all.len(), 1 + limits::JOURNAL_ENTRIES);
+    let figures = journal.figures();
+    assert_eq!((figures.watchers, figures.gaps, figures.missed), (1, 1, 7));
     // Bytes are bounded as well, and what a watcher has taken is.
     let large = vec![b'y'; limits::JOURNAL_BODY_BYTES + 1];
     for _ in 0..300 {
