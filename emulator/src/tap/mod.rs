@@ -30,6 +30,7 @@
 //! the process ends.
 
 mod client;
+mod link;
 mod pump;
 mod topics;
 
@@ -42,10 +43,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
 
-use futures_util::FutureExt as _;
 use hub_core::limits;
-use rumqttd::local::{LinkError, LinkRx, LinkTx};
-use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet};
+use rumqttd::local::LinkError;
 use rumqttd::{Broker, Config, RouterConfig};
 use tokio::net::TcpListener;
 use tokio::runtime;
@@ -54,6 +53,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::link::Link;
 use crate::hub::events::journal::Journal;
 
 /// What the router keeps for each filter, for readers that fall behind.
@@ -249,30 +249,13 @@ impl Tap {
     /// microseconds, unless it has died.
     fn link(&self, name: &str) -> Result<Link, RouterGone> {
         let (tx, rx) = self.broker.link(name)?;
-        Ok(Link { tx, rx })
+        Ok(Link::new(tx, rx))
     }
 
     /// Whether the router may be given this filter.
     fn admits(&self, filter: &str) -> bool {
         let mut filters = lock(&self.filters);
         filters.contains(filter) || filters.len() < limits::EVENT_TAP_FILTERS && filters.insert(filter.into())
-    }
-}
-
-/// A connection to the router, which forgets it when this is dropped.
-struct Link {
-    tx: LinkTx,
-    rx: LinkRx,
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        let reason_code = DisconnectReasonCode::NormalDisconnection;
-        // It never waits, whatever its signature says.
-        let _ = self
-            .tx
-            .send(Packet::Disconnect(Disconnect { reason_code }, None))
-            .now_or_never();
     }
 }
 

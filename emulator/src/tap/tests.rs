@@ -1,13 +1,17 @@
-//! The router dies, again and again, while devices and jobs are at work.
+//! The router dies, again and again, while devices and jobs are at work; readers
+//! cannot kill it.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 
 use bytes::BytesMut;
+use futures_util::FutureExt as _;
 use hub_core::connection_string::{ConnectionString, Credential};
 use hub_core::job::JobRequest;
 use hub_core::sas;
 use mqtt_wire::{CleanSession, Connect, Packet, PacketBuffer, QoS, connect, encode, fill, publish_qos1};
+use rumqttd::Notification;
+use rumqttd::protocol::Unsubscribe;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -166,4 +170,59 @@ async fn a_router_that_dies_under_load_is_replaced_and_nobody_else_notices() {
     tap.ended().await;
     assert!(TcpStream::connect(address).await.is_err());
     hub.shutdown().await;
+}
+
+/// Keeps the router from everything else for a while.
+fn occupy(link: &mut Link) {
+    for _ in 0..30_000 {
+        let nothing = Unsubscribe {
+            pkid: 0,
+            filters: vec!["-".into(); 100],
+        };
+        let packet = rumqttd::protocol::Packet::Unsubscribe(nothing, None);
+        link.tx.buffer().push_back(packet);
+    }
+    assert!(link.call());
+}
+
+#[tokio::test]
+async fn a_reader_that_is_woken_subscribes_and_goes_cannot_kill_the_router() {
+    const ROUNDS: usize = 10;
+    let tap = Tap::new();
+    let mut publisher = tap.link("publisher").unwrap();
+    let mut busy = tap.link("busy").unwrap();
+    for round in 0..ROUNDS {
+        let mut reader = tap.link("reader").unwrap();
+        reader.subscribe("hub/#").await.unwrap();
+        let stopped = async {
+            loop {
+                publisher.tx.publish("hub/d/telemetry", "x").unwrap();
+                while let Some(news) = reader.next().now_or_never() {
+                    if matches!(news.unwrap(), Some(Notification::Unschedule)) {
+                        return;
+                    }
+                }
+                // It reads so slowly that the router stops.
+                sleep(Duration::from_millis(1)).await;
+                while reader.tx.buffer().is_empty() && publisher.tx.buffer().is_empty() {
+                    for _ in 0..100 {
+                        publisher.tx.publish("hub/d/telemetry", "x").unwrap();
+                    }
+                }
+            }
+        };
+        timeout(DEADLINE, stopped).await.unwrap();
+        occupy(&mut busy);
+        reader.subscribe(&format!("hub/{round}/+")).await.unwrap();
+        reader.wake().await.unwrap();
+        drop(reader);
+        // It is there, and knows the next.
+        busy.taken().await.unwrap();
+    }
+    let mut reader = tap.link("reader").unwrap();
+    reader.subscribe("hub/last/+").await.unwrap();
+    reader.taken().await.unwrap();
+    publisher.tx.publish("hub/last/telemetry", "x").unwrap();
+    let seen = async { while !matches!(reader.next().await.unwrap(), Some(Notification::Forward(_))) {} };
+    timeout(DEADLINE, seen).await.unwrap();
 }
