@@ -136,16 +136,20 @@ async fn a_reader_that_does_not_read_holds_nobody_up() {
     let (mut sender, _) = Device::connected(&hub, device.connect()).await;
     let mut slow = subscriber(&hub, &["hub/d/telemetry"]).await;
     let mut quick = subscriber(&hub, &["hub/d/telemetry"]).await;
+    let last = format!("{}", MESSAGES - 1);
+    let wanted = last.clone();
+    let quick = tokio::spawn(async move {
+        expect(&mut quick, "hub/d/telemetry", |json| {
+            json["applicationProperties"]["i"] == *wanted
+        })
+        .await
+    });
     let body = "x".repeat(10_000);
     for i in 0..MESSAGES {
         let topic = device.events(&format!("i={i}"));
         sender.publish_acknowledged(&topic, body.clone()).await;
     }
-    let last = format!("{}", MESSAGES - 1);
-    expect(&mut quick, "hub/d/telemetry", |json| {
-        json["applicationProperties"]["i"] == *last
-    })
-    .await;
+    quick.await.unwrap();
     is_well(&hub, &mut sender, &device.events(""), "j").await;
 
     // It finds the newest, in order, with some missing: all would be 30 MB.
