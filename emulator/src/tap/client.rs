@@ -112,7 +112,7 @@ async fn run(stream: &mut TcpStream, tap: &Tap) -> Result<Infallible, Ending> {
         }
     };
     let mut client = Client {
-        link: tap.link(&format!("client-{}", place.number))?,
+        link: tap.link(&format!("client-{}", place.number)).await?,
         tap,
         filters: HashSet::new(),
         listening: None,

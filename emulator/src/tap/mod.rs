@@ -53,7 +53,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::link::Link;
+use self::link::{Link, PATIENCE};
 use crate::hub::events::journal::Journal;
 
 /// What the router keeps for each filter, for readers that fall behind.
@@ -192,6 +192,7 @@ async fn serve(
         let accepted = tokio::select! {
             () = stop.cancelled() => return End::Stopped,
             end = &mut pump => return end,
+            () = tap.stuck.cancelled() => return End::RouterStuck,
             Some(_) = clients.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
@@ -211,7 +212,11 @@ async fn serve(
 
 /// One router and what is shared around it.
 struct Tap {
-    broker: Broker,
+    broker: Arc<Broker>,
+    /// Locked while a thread waits for the router's answer to a link.
+    linking: Arc<tokio::sync::Mutex<()>>,
+    /// Cancelled when that took too long.
+    stuck: CancellationToken,
     /// Clients that have subscribed to something.
     audience: watch::Sender<usize>,
     /// Whether the journal is watched.
@@ -237,7 +242,9 @@ impl Tap {
             ..Config::default()
         };
         Self {
-            broker: Broker::new(config),
+            broker: Arc::new(Broker::new(config)),
+            linking: Arc::default(),
+            stuck: CancellationToken::new(),
             audience: watch::Sender::new(0),
             watching: watch::Sender::new(false),
             filters: Mutex::default(),
@@ -245,11 +252,28 @@ impl Tap {
         }
     }
 
-    /// A connection to the router. Waits for its answer, which takes
-    /// microseconds, unless it has died.
-    fn link(&self, name: &str) -> Result<Link, RouterGone> {
-        let (tx, rx) = self.broker.link(name)?;
-        Ok(Link::new(tx, rx))
+    /// A connection to the router. Its answer takes microseconds, but the library
+    /// waits without an end and blocks, for ever if the router dies meanwhile.
+    /// Hence a thread, one at a time: a router can keep one at most.
+    async fn link(&self, name: &str) -> Result<Link, RouterGone> {
+        let (broker, name) = (self.broker.clone(), name.to_owned());
+        let linked = async {
+            let turn = self.linking.clone().lock_owned().await;
+            let (done, linked) = oneshot::channel();
+            let thread = thread::Builder::new().name("event-tap-link".into());
+            let spawned = thread.spawn(move || {
+                let link = broker.link(&name);
+                drop(turn);
+                let _ = done.send(link);
+            });
+            spawned.map_err(|_| RouterGone)?;
+            let (tx, rx) = linked.await.map_err(|_| RouterGone)??;
+            Ok(Link::new(tx, rx))
+        };
+        timeout(PATIENCE, linked).await.unwrap_or_else(|_| {
+            self.stuck.cancel();
+            Err(RouterGone)
+        })
     }
 
     /// Whether the router may be given this filter.

@@ -24,7 +24,7 @@ const TURN: usize = 32;
 
 /// Publishes what happens. Ends only when the router has.
 pub(super) async fn run(tap: &Tap, journal: &Arc<Journal>) -> End {
-    let Ok(mut link) = tap.link(NAME) else {
+    let Ok(mut link) = tap.link(NAME).await else {
         return End::RouterGone;
     };
     let mut topics = Topics::default();

@@ -144,7 +144,7 @@ async fn a_router_that_dies_under_load_is_replaced_and_nobody_else_notices() {
         // The known fault of its router, with everything at work.
         let broken = began.borrow_and_update().upgrade().unwrap();
         hub.app.jobs.create(request).unwrap();
-        let mut killer = broken.link("killer").unwrap();
+        let mut killer = broken.link("killer").await.unwrap();
         killer.tx.publish("ü", "x").unwrap();
         drop(broken);
         while sent < 200 {
@@ -189,10 +189,10 @@ fn occupy(link: &mut Link) {
 async fn a_reader_that_is_woken_subscribes_and_goes_cannot_kill_the_router() {
     const ROUNDS: usize = 10;
     let tap = Tap::new();
-    let mut publisher = tap.link("publisher").unwrap();
-    let mut busy = tap.link("busy").unwrap();
+    let mut publisher = tap.link("publisher").await.unwrap();
+    let mut busy = tap.link("busy").await.unwrap();
     for round in 0..ROUNDS {
-        let mut reader = tap.link("reader").unwrap();
+        let mut reader = tap.link("reader").await.unwrap();
         reader.subscribe("hub/#").await.unwrap();
         let stopped = async {
             loop {
@@ -219,10 +219,26 @@ async fn a_reader_that_is_woken_subscribes_and_goes_cannot_kill_the_router() {
         // It is there, and knows the next.
         busy.taken().await.unwrap();
     }
-    let mut reader = tap.link("reader").unwrap();
+    let mut reader = tap.link("reader").await.unwrap();
     reader.subscribe("hub/last/+").await.unwrap();
     reader.taken().await.unwrap();
     publisher.tx.publish("hub/last/telemetry", "x").unwrap();
     let seen = async { while !matches!(reader.next().await.unwrap(), Some(Notification::Forward(_))) {} };
     timeout(DEADLINE, seen).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_router_that_dies_before_it_answers_does_not_stop_the_taps_thread() {
+    let tap = Tap::new();
+    let mut busy = tap.link("busy").await.unwrap();
+    let mut killer = tap.link("killer").await.unwrap();
+    occupy(&mut busy);
+    killer.tx.publish("ü", "x").unwrap();
+    let death = async { while busy.next().await.is_ok() {} };
+    tokio::select! {
+        _ = tap.link("late") => panic!("the router has answered, or its death was not heard in time"),
+        () = death => {}
+    }
+    // The thread that waits is the only one.
+    assert!(tap.linking.try_lock().is_err());
 }
