@@ -62,6 +62,9 @@ const SEGMENTS: usize = 4;
 /// Messages that the router hands to a client at once; it holds 200 at most.
 const OUTGOING_PACKETS: u64 = 100;
 
+/// Connections at once, those before their CONNECT included.
+const MOST_CONNECTIONS: usize = 2 * limits::EVENT_TAP_CLIENTS;
+
 /// Pauses before a router that has died is replaced: the first, doubled up to
 /// the last; the first again for one that has lived for `STEADY`.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -197,6 +200,8 @@ async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
+            // Others are about to be refused, or have not said what they want.
+            Ok(_) if clients.len() >= MOST_CONNECTIONS => {}
             Ok((stream, _)) => {
                 let _ = stream.set_nodelay(true);
                 clients.spawn(client::serve(stream, tap.clone()));

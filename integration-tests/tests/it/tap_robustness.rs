@@ -166,3 +166,17 @@ async fn a_reader_that_does_not_read_holds_nobody_up() {
     assert!(ids.len() < MESSAGES, "nothing was lost");
     hub.shutdown().await;
 }
+
+#[tokio::test]
+async fn connections_that_say_nothing_are_bounded() {
+    let hub = start_with_tap().await;
+    let mut silent = Vec::new();
+    for _ in 0..2 * limits::EVENT_TAP_CLIENTS {
+        silent.push(open(&hub).await);
+    }
+    open(&hub).await.expect_closed().await;
+    // Those that are there are served.
+    let answer = silent[0].connect(client("late")).await;
+    assert_eq!(answer.return_code, ConnectAckReason::ConnectionAccepted);
+    hub.shutdown().await;
+}
