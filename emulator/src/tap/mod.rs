@@ -26,7 +26,8 @@
 //! bounded number of filters ([`limits::EVENT_TAP_FILTERS`]), under client ids of
 //! our own; topics are ASCII and their number is bounded
 //! ([`limits::EVENT_TAP_DEVICES`]). A router that has died all the same is
-//! replaced, behind the same listener. When the hub stops, its thread sleeps until
+//! replaced, behind the same listener; one that is stuck too, a few times
+//! ([`MOST_LEFT_BEHIND`]). When the hub stops, its thread sleeps until
 //! the process ends.
 
 mod client;
@@ -70,6 +71,10 @@ const MOST_CONNECTIONS: usize = 2 * limits::EVENT_TAP_CLIENTS;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(10);
 const STEADY: Duration = Duration::from_secs(60);
+
+/// Routers that leave threads behind, because they are stuck or have died while
+/// one waited for them, before the tap gives up.
+const MOST_LEFT_BEHIND: usize = 5;
 
 /// How long a hub that stops waits for the tap's thread.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -156,17 +161,25 @@ async fn supervise(
         Err(error) => return tracing::warn!(%error, "the event tap cannot listen"),
     };
     let mut pause = FIRST_PAUSE;
+    let mut left_behind = 0;
     loop {
         let started = Instant::now();
         let tap = Arc::new(Tap::new());
         begins(&tap);
         // A task, so that a panic ends it and nothing else.
+        let linking = tap.linking.clone();
         let served = tokio::spawn(serve(tap, listener.clone(), journal.clone(), stop.clone()));
-        let why = match served.await {
+        let (why, is_stuck) = match served.await {
             Ok(End::Stopped) => return,
-            Ok(end) => end.to_string(),
-            Err(error) => error.to_string(),
+            Ok(end) => (end.to_string(), matches!(end, End::RouterStuck)),
+            Err(error) => (error.to_string(), false),
         };
+        if is_stuck || linking.try_lock().is_err() {
+            left_behind += 1;
+        }
+        if left_behind >= MOST_LEFT_BEHIND {
+            return tracing::error!("the event tap has failed too often and gives up: {why}");
+        }
         if started.elapsed() > STEADY {
             pause = FIRST_PAUSE;
         }
