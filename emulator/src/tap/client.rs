@@ -249,6 +249,10 @@ impl Client<'_> {
             return Ok(true);
         }
         if !self.tap.admits(&filter) {
+            tracing::warn!(
+                "the event tap refuses a filter: it has had {} different ones, which is the most; those still work",
+                limits::EVENT_TAP_FILTERS
+            );
             return Ok(false);
         }
         self.link.subscribe(&filter).await?;

@@ -49,7 +49,7 @@ async fn listen(tap: &Tap, journal: &Arc<Journal>, link: &mut Link, topics: &mut
     let mut watcher = match journal.watch(None, Filter::default()) {
         Ok(watcher) => watcher,
         Err(error) => {
-            tracing::debug!(%error, "the event tap has to wait");
+            tracing::warn!(%error, "the event tap shows nothing and tries again every second");
             sleep(RETRY).await;
             return Ok(());
         }
