@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::future::ready;
 use std::io;
 use std::sync::Arc;
 use std::task::Poll;
@@ -20,13 +21,13 @@ use mqtt_wire::{
     WireError, encode, fill, publish_qos0,
 };
 use rumqttd::Notification;
-use rumqttd::local::LinkError;
 use rumqttd::protocol::valid_filter;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::link::Link;
 use super::topics::ROOT;
-use super::{Link, RouterGone, Tap, lock};
+use super::{RouterGone, Tap, lock};
 use crate::writing::{self, Unwritten, shut_down};
 
 /// Bytes of the largest packet that is read: a SUBSCRIBE.
@@ -62,12 +63,6 @@ enum Ending {
     Wire(#[from] WireError),
     #[error(transparent)]
     Io(#[from] io::Error),
-}
-
-impl From<LinkError> for Ending {
-    fn from(error: LinkError) -> Self {
-        Self::RouterGone(error.into())
-    }
 }
 
 impl From<Unwritten<Infallible>> for Ending {
@@ -117,10 +112,11 @@ async fn run(stream: &mut TcpStream, tap: &Tap) -> Result<Infallible, Ending> {
         }
     };
     let mut client = Client {
-        link: tap.link(&format!("client-{}", place.number))?,
+        link: tap.link(&format!("client-{}", place.number)).await?,
         tap,
         filters: HashSet::new(),
         listening: None,
+        is_paused: false,
         _place: place,
     };
     // One and a half times (MQTT-3.1.2-24); 0 is for ever.
@@ -131,20 +127,26 @@ async fn run(stream: &mut TcpStream, tap: &Tap) -> Result<Infallible, Ending> {
             client.handle(packet, &mut out).await?;
         }
         while out.len() < OUT_BYTES
-            && let Some(news) = client.link.rx.next().now_or_never()
+            && let Some(news) = client.link.next().now_or_never()
         {
-            client.hand_on(news?, &mut out).await?;
+            client.hand_on(news?, &mut out)?;
         }
         write(stream, &mut out).await?;
         tokio::select! {
+            biased;
             read = fill(stream, &mut packets) => {
                 if read? == 0 {
                     return Err(Ending::PeerClosed);
                 }
                 heard = Instant::now();
             }
-            news = client.link.rx.next() => client.hand_on(news?, &mut out).await?,
             () = sleep_until(heard + patience), if keep_alive > 0 => return Err(Ending::KeepAlive),
+            news = client.link.next() => client.hand_on(news?, &mut out)?,
+            // Once all is handed on: it may have stopped twice, and is woken once.
+            () = ready(()), if client.is_paused => {
+                client.link.wake().await?;
+                client.is_paused = false;
+            }
         }
     }
 }
@@ -188,6 +190,8 @@ struct Client<'a> {
     filters: HashSet<ByteString>,
     /// There while it has any.
     listening: Option<Listening<'a>>,
+    /// Whether the router waits to be woken.
+    is_paused: bool,
     /// Given back after the link, so that a name is never used twice at once.
     _place: Place<'a>,
 }
@@ -201,7 +205,7 @@ impl Client<'_> {
             } => {
                 let mut status = Vec::with_capacity(topic_filters.len());
                 for (filter, _) in topic_filters {
-                    status.push(if self.subscribe(filter)? {
+                    status.push(if self.subscribe(filter).await? {
                         SubscribeReturnCode::Success(QoS::AtMostOnce)
                     } else {
                         SubscribeReturnCode::Failure
@@ -220,7 +224,7 @@ impl Client<'_> {
             } => {
                 for filter in topic_filters {
                     if self.filters.remove(&filter) {
-                        self.link.tx.unsubscribe(&*filter)?;
+                        self.link.unsubscribe(&filter).await?;
                     }
                 }
                 if self.filters.is_empty() {
@@ -237,7 +241,7 @@ impl Client<'_> {
     }
 
     /// Whether the subscription is granted.
-    fn subscribe(&mut self, filter: ByteString) -> Result<bool, RouterGone> {
+    async fn subscribe(&mut self, filter: ByteString) -> Result<bool, RouterGone> {
         if !valid_filter(&filter) {
             return Ok(false);
         }
@@ -245,16 +249,20 @@ impl Client<'_> {
             return Ok(true);
         }
         if !self.tap.admits(&filter) {
+            tracing::warn!(
+                "the event tap refuses a filter: it has had {} different ones, which is the most; those still work",
+                limits::EVENT_TAP_FILTERS
+            );
             return Ok(false);
         }
-        self.link.tx.subscribe(&*filter)?;
+        self.link.subscribe(&filter).await?;
         self.filters.insert(filter);
         self.listening.get_or_insert_with(|| Listening::new(self.tap));
         Ok(true)
     }
 
     /// What comes from the router.
-    async fn hand_on(&mut self, news: Option<Notification>, out: &mut BytesMut) -> Result<(), Ending> {
+    fn hand_on(&mut self, news: Option<Notification>, out: &mut BytesMut) -> Result<(), Ending> {
         match news {
             Some(Notification::Forward(forward)) => {
                 // All topics are ours.
@@ -263,7 +271,7 @@ impl Client<'_> {
                 }
             }
             // It has stopped because too much was waiting here.
-            Some(Notification::Unschedule) => self.link.rx.wake().await?,
+            Some(Notification::Unschedule) => self.is_paused = true,
             Some(Notification::Disconnect(..)) => return Err(Ending::Unexpected),
             // Acknowledgements of its own.
             _ => {}

@@ -26,10 +26,12 @@
 //! bounded number of filters ([`limits::EVENT_TAP_FILTERS`]), under client ids of
 //! our own; topics are ASCII and their number is bounded
 //! ([`limits::EVENT_TAP_DEVICES`]). A router that has died all the same is
-//! replaced, behind the same listener. When the hub stops, its thread sleeps until
+//! replaced, behind the same listener; one that is stuck too, a few times
+//! ([`MOST_LEFT_BEHIND`]). When the hub stops, its thread sleeps until
 //! the process ends.
 
 mod client;
+mod link;
 mod pump;
 mod topics;
 
@@ -42,10 +44,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
 
-use futures_util::FutureExt as _;
 use hub_core::limits;
-use rumqttd::local::{LinkError, LinkRx, LinkTx};
-use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet};
+use rumqttd::local::LinkError;
 use rumqttd::{Broker, Config, RouterConfig};
 use tokio::net::TcpListener;
 use tokio::runtime;
@@ -54,6 +54,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::link::{Link, PATIENCE};
 use crate::hub::events::journal::Journal;
 
 /// What the router keeps for each filter, for readers that fall behind.
@@ -62,11 +63,18 @@ const SEGMENTS: usize = 4;
 /// Messages that the router hands to a client at once; it holds 200 at most.
 const OUTGOING_PACKETS: u64 = 100;
 
+/// Connections at once, those before their CONNECT included.
+const MOST_CONNECTIONS: usize = 2 * limits::EVENT_TAP_CLIENTS;
+
 /// Pauses before a router that has died is replaced: the first, doubled up to
 /// the last; the first again for one that has lived for `STEADY`.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(10);
 const STEADY: Duration = Duration::from_secs(60);
+
+/// Routers that leave threads behind, because they are stuck or have died while
+/// one waited for them, before the tap gives up.
+const MOST_LEFT_BEHIND: usize = 5;
 
 /// How long a hub that stops waits for the tap's thread.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -153,17 +161,25 @@ async fn supervise(
         Err(error) => return tracing::warn!(%error, "the event tap cannot listen"),
     };
     let mut pause = FIRST_PAUSE;
+    let mut left_behind = 0;
     loop {
         let started = Instant::now();
         let tap = Arc::new(Tap::new());
         begins(&tap);
         // A task, so that a panic ends it and nothing else.
+        let linking = tap.linking.clone();
         let served = tokio::spawn(serve(tap, listener.clone(), journal.clone(), stop.clone()));
-        let why = match served.await {
+        let (why, is_stuck) = match served.await {
             Ok(End::Stopped) => return,
-            Ok(end) => end.to_string(),
-            Err(error) => error.to_string(),
+            Ok(end) => (end.to_string(), matches!(end, End::RouterStuck)),
+            Err(error) => (error.to_string(), false),
         };
+        if is_stuck || linking.try_lock().is_err() {
+            left_behind += 1;
+        }
+        if left_behind >= MOST_LEFT_BEHIND {
+            return tracing::error!("the event tap has failed too often and gives up: {why}");
+        }
         if started.elapsed() > STEADY {
             pause = FIRST_PAUSE;
         }
@@ -192,10 +208,13 @@ async fn serve(
         let accepted = tokio::select! {
             () = stop.cancelled() => return End::Stopped,
             end = &mut pump => return end,
+            () = tap.stuck.cancelled() => return End::RouterStuck,
             Some(_) = clients.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
         match accepted {
+            // Others are about to be refused, or have not said what they want.
+            Ok(_) if clients.len() >= MOST_CONNECTIONS => {}
             Ok((stream, _)) => {
                 let _ = stream.set_nodelay(true);
                 clients.spawn(client::serve(stream, tap.clone()));
@@ -211,7 +230,11 @@ async fn serve(
 
 /// One router and what is shared around it.
 struct Tap {
-    broker: Broker,
+    broker: Arc<Broker>,
+    /// Locked while a thread waits for the router's answer to a link.
+    linking: Arc<tokio::sync::Mutex<()>>,
+    /// Cancelled when that took too long.
+    stuck: CancellationToken,
     /// Clients that have subscribed to something.
     audience: watch::Sender<usize>,
     /// Whether the journal is watched.
@@ -237,7 +260,9 @@ impl Tap {
             ..Config::default()
         };
         Self {
-            broker: Broker::new(config),
+            broker: Arc::new(Broker::new(config)),
+            linking: Arc::default(),
+            stuck: CancellationToken::new(),
             audience: watch::Sender::new(0),
             watching: watch::Sender::new(false),
             filters: Mutex::default(),
@@ -245,34 +270,34 @@ impl Tap {
         }
     }
 
-    /// A connection to the router. Waits for its answer, which takes
-    /// microseconds, unless it has died.
-    fn link(&self, name: &str) -> Result<Link, RouterGone> {
-        let (tx, rx) = self.broker.link(name)?;
-        Ok(Link { tx, rx })
+    /// A connection to the router. Its answer takes microseconds, but the library
+    /// waits without an end and blocks, for ever if the router dies meanwhile.
+    /// Hence a thread, one at a time: a router can keep one at most.
+    async fn link(&self, name: &str) -> Result<Link, RouterGone> {
+        let (broker, name) = (self.broker.clone(), name.to_owned());
+        let linked = async {
+            let turn = self.linking.clone().lock_owned().await;
+            let (done, linked) = oneshot::channel();
+            let thread = thread::Builder::new().name("event-tap-link".into());
+            let spawned = thread.spawn(move || {
+                let link = broker.link(&name);
+                drop(turn);
+                let _ = done.send(link);
+            });
+            spawned.map_err(|_| RouterGone)?;
+            let (tx, rx) = linked.await.map_err(|_| RouterGone)??;
+            Ok(Link::new(tx, rx))
+        };
+        timeout(PATIENCE, linked).await.unwrap_or_else(|_| {
+            self.stuck.cancel();
+            Err(RouterGone)
+        })
     }
 
     /// Whether the router may be given this filter.
     fn admits(&self, filter: &str) -> bool {
         let mut filters = lock(&self.filters);
         filters.contains(filter) || filters.len() < limits::EVENT_TAP_FILTERS && filters.insert(filter.into())
-    }
-}
-
-/// A connection to the router, which forgets it when this is dropped.
-struct Link {
-    tx: LinkTx,
-    rx: LinkRx,
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        let reason_code = DisconnectReasonCode::NormalDisconnection;
-        // It never waits, whatever its signature says.
-        let _ = self
-            .tx
-            .send(Packet::Disconnect(Disconnect { reason_code }, None))
-            .now_or_never();
     }
 }
 

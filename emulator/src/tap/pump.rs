@@ -8,25 +8,23 @@ use rumqttd::Notification;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+use super::link::{LOOK, Link, PATIENCE};
 use super::topics::Topics;
-use super::{End, Link, Tap};
+use super::{End, Tap};
 use crate::hub::events::journal::{Filter, Gap, Journal, Seen};
 
 /// The pump's name at the router; clients have others.
 const NAME: &str = "events";
 /// Messages that may wait for the router.
 const WAITING: usize = 500;
-/// How long they may.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Time between two looks at them, and between attempts to watch the journal.
-const LOOK: Duration = Duration::from_millis(1);
+/// Time between attempts to watch the journal.
 const RETRY: Duration = Duration::from_secs(1);
 /// Messages after which clients get their turn.
 const TURN: usize = 32;
 
 /// Publishes what happens. Ends only when the router has.
 pub(super) async fn run(tap: &Tap, journal: &Arc<Journal>) -> End {
-    let Ok(mut link) = tap.link(NAME) else {
+    let Ok(mut link) = tap.link(NAME).await else {
         return End::RouterGone;
     };
     let mut topics = Topics::default();
@@ -51,7 +49,7 @@ async fn listen(tap: &Tap, journal: &Arc<Journal>, link: &mut Link, topics: &mut
     let mut watcher = match journal.watch(None, Filter::default()) {
         Ok(watcher) => watcher,
         Err(error) => {
-            tracing::debug!(%error, "the event tap has to wait");
+            tracing::warn!(%error, "the event tap shows nothing and tries again every second");
             sleep(RETRY).await;
             return Ok(());
         }
@@ -102,8 +100,7 @@ async fn publish(link: &mut Link, topic: String, payload: String) -> Result<(), 
             () = sleep(LOOK) => {}
             gone = router_gone(link) => return Err(gone),
         }
-        // An unsubscription of nothing calls for what waits.
-        is_called = is_called || link.tx.try_unsubscribe("-").is_ok();
+        is_called = is_called || link.call();
     }
     Ok(())
 }
@@ -112,7 +109,7 @@ async fn publish(link: &mut Link, topic: String, payload: String) -> Result<(), 
 /// of its link is all there is to hear.
 async fn router_gone(link: &mut Link) -> End {
     loop {
-        match link.rx.next().await {
+        match link.next().await {
             Ok(Some(Notification::Disconnect(..))) | Err(_) => return End::RouterGone,
             Ok(_) => {}
         }

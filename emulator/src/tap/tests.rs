@@ -1,13 +1,17 @@
-//! The router dies, again and again, while devices and jobs are at work.
+//! The router dies, again and again, while devices and jobs are at work; readers
+//! cannot kill it.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 
 use bytes::BytesMut;
+use futures_util::FutureExt as _;
 use hub_core::connection_string::{ConnectionString, Credential};
 use hub_core::job::JobRequest;
 use hub_core::sas;
 use mqtt_wire::{CleanSession, Connect, Packet, PacketBuffer, QoS, connect, encode, fill, publish_qos1};
+use rumqttd::Notification;
+use rumqttd::protocol::Unsubscribe;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -140,7 +144,7 @@ async fn a_router_that_dies_under_load_is_replaced_and_nobody_else_notices() {
         // The known fault of its router, with everything at work.
         let broken = began.borrow_and_update().upgrade().unwrap();
         hub.app.jobs.create(request).unwrap();
-        let mut killer = broken.link("killer").unwrap();
+        let mut killer = broken.link("killer").await.unwrap();
         killer.tx.publish("ü", "x").unwrap();
         drop(broken);
         while sent < 200 {
@@ -166,4 +170,70 @@ async fn a_router_that_dies_under_load_is_replaced_and_nobody_else_notices() {
     tap.ended().await;
     assert!(TcpStream::connect(address).await.is_err());
     hub.shutdown().await;
+}
+
+/// Keeps the router from everything else for a while.
+fn occupy(link: &mut Link) {
+    for _ in 0..30_000 {
+        let nothing = Unsubscribe {
+            pkid: 0,
+            filters: vec!["-".into(); 100],
+        };
+        let packet = rumqttd::protocol::Packet::Unsubscribe(nothing, None);
+        link.tx.buffer().push_back(packet);
+    }
+    assert!(link.call());
+}
+
+#[tokio::test]
+async fn a_reader_that_is_woken_subscribes_and_goes_cannot_kill_the_router() {
+    const ROUNDS: usize = 10;
+    let tap = Tap::new();
+    let mut publisher = tap.link("publisher").await.unwrap();
+    let mut busy = tap.link("busy").await.unwrap();
+    for round in 0..ROUNDS {
+        let mut reader = tap.link("reader").await.unwrap();
+        reader.subscribe("hub/#").await.unwrap();
+        let stopped = async {
+            loop {
+                // More than the router lets wait for a reader.
+                for _ in 0..300 {
+                    publisher.tx.publish("hub/d/telemetry", "x").unwrap();
+                }
+                sleep(Duration::from_millis(1)).await;
+                while let Some(news) = reader.next().now_or_never() {
+                    if matches!(news.unwrap(), Some(Notification::Unschedule)) {
+                        return;
+                    }
+                }
+            }
+        };
+        timeout(DEADLINE, stopped).await.unwrap();
+        occupy(&mut busy);
+        reader.subscribe(&format!("hub/{round}/+")).await.unwrap();
+        reader.wake().await.unwrap();
+        drop(reader);
+    }
+    let mut reader = tap.link("reader").await.unwrap();
+    reader.subscribe("hub/last/+").await.unwrap();
+    reader.taken().await.unwrap();
+    publisher.tx.publish("hub/last/telemetry", "x").unwrap();
+    let seen = async { while !matches!(reader.next().await.unwrap(), Some(Notification::Forward(_))) {} };
+    timeout(DEADLINE, seen).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_router_that_dies_before_it_answers_does_not_stop_the_taps_thread() {
+    let tap = Tap::new();
+    let mut busy = tap.link("busy").await.unwrap();
+    let mut killer = tap.link("killer").await.unwrap();
+    occupy(&mut busy);
+    killer.tx.publish("ü", "x").unwrap();
+    let death = async { while busy.next().await.is_ok() {} };
+    tokio::select! {
+        _ = tap.link("late") => panic!("the router has answered, or its death was not heard in time"),
+        () = death => {}
+    }
+    // The thread that waits is the only one.
+    assert!(tap.linking.try_lock().is_err());
 }

@@ -47,6 +47,9 @@ async fn a_subscriber_sees_telemetry_a_twin_change_and_a_job_go_by() {
     assert_eq!(call["operation"], "answered");
     assert_eq!(body(&call)["status"], 200);
     assert!(call["id"].as_u64() > change["id"].as_u64());
+    let done = |json: &Value| json["operation"] == "deviceJobCompleted";
+    let step = expect(&mut tap, "hub/d/job", done).await;
+    assert_eq!(step["deviceId"], "d");
     drop(answering);
     hub.shutdown().await;
 }

@@ -136,16 +136,20 @@ async fn a_reader_that_does_not_read_holds_nobody_up() {
     let (mut sender, _) = Device::connected(&hub, device.connect()).await;
     let mut slow = subscriber(&hub, &["hub/d/telemetry"]).await;
     let mut quick = subscriber(&hub, &["hub/d/telemetry"]).await;
+    let last = format!("{}", MESSAGES - 1);
+    let wanted = last.clone();
+    let quick = tokio::spawn(async move {
+        expect(&mut quick, "hub/d/telemetry", |json| {
+            json["applicationProperties"]["i"] == *wanted
+        })
+        .await
+    });
     let body = "x".repeat(10_000);
     for i in 0..MESSAGES {
         let topic = device.events(&format!("i={i}"));
         sender.publish_acknowledged(&topic, body.clone()).await;
     }
-    let last = format!("{}", MESSAGES - 1);
-    expect(&mut quick, "hub/d/telemetry", |json| {
-        json["applicationProperties"]["i"] == *last
-    })
-    .await;
+    quick.await.unwrap();
     is_well(&hub, &mut sender, &device.events(""), "j").await;
 
     // It finds the newest, in order, with some missing: all would be 30 MB.
@@ -160,5 +164,19 @@ async fn a_reader_that_does_not_read_holds_nobody_up() {
     }
     assert!(ids.is_sorted());
     assert!(ids.len() < MESSAGES, "nothing was lost");
+    hub.shutdown().await;
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_are_bounded() {
+    let hub = start_with_tap().await;
+    let mut silent = Vec::new();
+    for _ in 0..2 * limits::EVENT_TAP_CLIENTS {
+        silent.push(open(&hub).await);
+    }
+    open(&hub).await.expect_closed().await;
+    // Those that are there are served.
+    let answer = silent[0].connect(client("late")).await;
+    assert_eq!(answer.return_code, ConnectAckReason::ConnectionAccepted);
     hub.shutdown().await;
 }
