@@ -320,8 +320,8 @@ impl Watcher {
             match self.look() {
                 Look::Gap(gap) => return Some(Seen::Gap(gap)),
                 Look::Closed => return None,
-                // A filter may refuse any number of entries.
-                Look::Taken => tokio::task::consume_budget().await,
+                // Filtering and writing so many is work: devices have a turn.
+                Look::Taken => tokio::task::yield_now().await,
                 Look::Nothing => {
                     news.await;
                     if let Some(woken) = self.woken {
