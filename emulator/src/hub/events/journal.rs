@@ -175,7 +175,7 @@ impl Journal {
         let entry = Arc::new(Entry::of(happening));
         let size = entry.size();
         // Freed when the ring is free again.
-        let mut evicted = None;
+        let mut evicted = Vec::new();
         let mut ring = self.lock();
         if ring.watchers == 0 && self.clock.elapsed().saturating_sub(ring.idle_since) > limits::JOURNAL_LINGER
         {
@@ -189,8 +189,11 @@ impl Journal {
         while ring.entries.len() >= limits::JOURNAL_ENTRIES
             || !ring.entries.is_empty() && ring.bytes + size > limits::JOURNAL_BYTES
         {
-            evicted = ring.entries.pop_front();
-            ring.bytes -= evicted.as_ref().map_or(0, |entry| entry.size());
+            let Some(oldest) = ring.entries.pop_front() else {
+                break;
+            };
+            ring.bytes -= oldest.size();
+            evicted.push(oldest);
         }
         ring.entries.push_back(entry);
         ring.bytes += size;
@@ -320,8 +323,8 @@ impl Watcher {
             match self.look() {
                 Look::Gap(gap) => return Some(Seen::Gap(gap)),
                 Look::Closed => return None,
-                // A filter may refuse any number of entries.
-                Look::Taken => tokio::task::consume_budget().await,
+                // Filtering and writing so many is work: devices have a turn.
+                Look::Taken => tokio::task::yield_now().await,
                 Look::Nothing => {
                     news.await;
                     if let Some(woken) = self.woken {

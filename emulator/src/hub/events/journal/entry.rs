@@ -138,9 +138,11 @@ impl Entry {
         }
     }
 
-    /// Memory that it takes in the ring.
+    /// Memory that it takes in the ring. An origin may be shared with others; it
+    /// is counted as if it were not.
     pub(super) fn size(&self) -> usize {
-        size_of::<Self>() + self.bytes.len()
+        let origin = self.origin.as_ref().map_or(0, |_| size_of::<Origin>());
+        size_of::<Self>() + origin + self.bytes.len()
     }
 
     /// The device or module that it is from or about.
