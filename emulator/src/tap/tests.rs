@@ -221,19 +221,3 @@ async fn a_reader_that_is_woken_subscribes_and_goes_cannot_kill_the_router() {
     let seen = async { while !matches!(reader.next().await.unwrap(), Some(Notification::Forward(_))) {} };
     timeout(DEADLINE, seen).await.unwrap();
 }
-
-#[tokio::test]
-async fn a_router_that_dies_before_it_answers_does_not_stop_the_taps_thread() {
-    let tap = Tap::new();
-    let mut busy = tap.link("busy").await.unwrap();
-    let mut killer = tap.link("killer").await.unwrap();
-    occupy(&mut busy);
-    killer.tx.publish("ü", "x").unwrap();
-    let death = async { while busy.next().await.is_ok() {} };
-    tokio::select! {
-        _ = tap.link("late") => panic!("the router has answered, or its death was not heard in time"),
-        () = death => {}
-    }
-    // The thread that waits is the only one.
-    assert!(tap.linking.try_lock().is_err());
-}
