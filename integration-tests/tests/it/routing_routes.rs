@@ -6,6 +6,7 @@ use hub_core::events::{Source, Sources};
 use serde_json::{Value, json};
 
 use crate::support::device::{Device, Identity, TWIN_RESPONSES};
+use crate::support::jobs;
 use crate::support::rest::Rest;
 use crate::support::routing::{admin, kept, report, route, routed, send, stream, told};
 use crate::support::wait_for;
@@ -63,6 +64,35 @@ async fn every_source_goes_where_its_routes_lead() {
     let second = &kept(&rest, "twins").await[1];
     assert_eq!(second["sequenceNumber"], 1);
     assert_eq!(second["annotations"]["iothub-message-source"], "twinChangeEvents");
+}
+
+#[tokio::test]
+async fn jobs_and_digital_twins_are_sources_too() {
+    let routing = json!({
+        "endpoints": {"streams": [stream("jobs"), stream("digital")]},
+        "routes": [
+            {"name": "j", "source": "DeviceJobLifecycleEvents",
+             "condition": "jobId = 'j' AND $body.status = 'completed'", "endpointNames": ["jobs"]},
+            {"name": "d", "source": "DigitalTwinChangeEvents",
+             "condition": "$twin.tags.place = 'roof'", "endpointNames": ["digital"]},
+        ],
+    });
+    let (hub, rest) = routed(&routing, &[]).await;
+    let identity = Identity::create(&hub, "d");
+    let mut connect = identity.connect();
+    connect.username = Some(format!("{}&model-id=dtmi:a:b;1", identity.user_name()).into());
+    let (_device, _) = Device::connected(&hub, connect).await;
+    let tags = json!({"tags": {"place": "roof"}});
+    rest.patch("/twins/d", &tags).await.ok();
+    let action = json!({"updateTwin": {"etag": "*", "properties": {"desired": {"speed": 1}}}});
+    jobs::create(&rest, "j", &jobs::twin_job("*", action)).await;
+    jobs::ended(&rest, "j").await;
+
+    let told = wait_for_events(&rest, "jobs", 1).await;
+    assert_eq!(told, ["deviceJobCompleted"]);
+    let told = wait_for_events(&rest, "digital", 1).await;
+    assert_eq!(told, ["updateDigitalTwin"]);
+    assert_eq!(wait_for_events(&rest, "events", 0).await, [""; 0]);
 }
 
 #[tokio::test]

@@ -3,12 +3,14 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 use tokio::time::interval;
 
 use crate::support::device::{Device, Identity};
+use crate::support::jobs;
+use crate::support::rest::Rest;
 use crate::support::soon;
 use crate::support::tap::start_with_tap;
 
@@ -65,5 +67,17 @@ async fn mosquitto_sub_shows_what_happens() {
     let json: Value = serde_json::from_str(json).unwrap();
     assert_eq!(json["body"], "warm");
     assert_eq!(json["applicationProperties"]["unit"], "C");
+
+    let rest = Rest::of(&hub);
+    jobs::create(&rest, "j", &jobs::twin_job("*", json!({}))).await;
+    jobs::ended(&rest, "j").await;
+    let mut missing = vec!["hub/my-device/twin ", "hub/my-device/job "];
+    let seen = async {
+        while !missing.is_empty() {
+            let line = lines.next_line().await.unwrap().expect("mosquitto_sub has ended");
+            missing.retain(|topic| !line.starts_with(topic));
+        }
+    };
+    soon("the twin's change and the job", seen).await;
     hub.shutdown().await;
 }
