@@ -38,8 +38,8 @@ pub(crate) struct EventsArgs {
         default_value = "http://127.0.0.1:8080"
     )]
     url: Uri,
-    /// Find the hub by the file that it wrote (its --info-file) instead
-    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    /// Find the hub by the file that it wrote (its --info-file), whatever the URL
+    #[arg(long, value_name = "FILE")]
     info_file: Option<PathBuf>,
     /// Only of this device; with * at the end, of all whose ids begin so. May
     /// be given again
@@ -187,10 +187,10 @@ impl Printer {
     fn print(&self, event: &stream::Event) -> io::Result<()> {
         let mut out = io::stdout().lock();
         match self.output {
-            Output::Json => writeln!(out, "{}", event.data)?,
+            Output::Json => writeln!(out, "{}", line::json(&event.data))?,
             Output::Text => match serde_json::from_str::<Value>(&event.data) {
                 Ok(data) => writeln!(out, "{}", line::of(&data, self.style))?,
-                Err(_) => writeln!(out, "{}", event.data)?,
+                Err(_) => writeln!(out, "{}", line::json(&event.data))?,
             },
         }
         out.flush()

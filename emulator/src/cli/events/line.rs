@@ -1,5 +1,6 @@
 //! An event as a line for people: time, device, kind, and what it says in short.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde_json::Value;
@@ -114,13 +115,37 @@ fn shortened(text: &str) -> String {
             short.push('…');
             break;
         }
-        if c.is_control() {
+        if c.is_control() || turns_text(c) {
             short.extend(c.escape_default());
         } else {
             short.push(c);
         }
     }
     short
+}
+
+/// JSON of the hub as it is, but for characters that steer terminals and that JSON
+/// lets through: they can stand in strings only, and are escaped there.
+pub(super) fn json(text: &str) -> Cow<'_, str> {
+    let is_harmless = |c: char| !c.is_control() && !turns_text(c);
+    if text.chars().all(is_harmless) {
+        return text.into();
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_harmless(c) {
+            escaped.push(c);
+        } else {
+            // All of them have four digits. Writing to a String cannot fail.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+        }
+    }
+    escaped.into()
+}
+
+/// Whether a character changes the direction of the text around it.
+fn turns_text(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn painted(text: &str, colour: &str, style: Style) -> String {
@@ -200,5 +225,16 @@ mod tests {
             "{line}"
         );
         assert_eq!(line.matches('\x1b').count(), 2);
+    }
+
+    #[test]
+    fn nothing_that_steers_a_terminal_is_printed() {
+        let data = "{\"body\":\"a\u{9b}31m\u{7f}\u{202e}ä\"}";
+        let shown = json(data);
+        assert_eq!(shown, "{\"body\":\"a\\u009b31m\\u007f\\u202eä\"}");
+        let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        assert_eq!(value(&shown), value(data));
+        assert_eq!(json("{\"a\":1}"), "{\"a\":1}");
+        assert_eq!(shortened("a\u{9b}\u{2066}"), "a\\u{9b}\\u{2066}");
     }
 }
