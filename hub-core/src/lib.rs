@@ -40,3 +40,6 @@ pub mod time;
 pub mod topic;
 pub mod twin;
 pub mod user_name;
+
+#[cfg(test)]
+mod golden;

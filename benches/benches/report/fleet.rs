@@ -163,35 +163,22 @@ impl Plan {
             opening.spawn(async move {
                 let _permit = room.acquire().await.expect("never closed");
                 let begun = Instant::now();
-                match (transport, hello) {
-                    (Some(transport), Some(hello)) => {
-                        let stream = transport.connect().await.expect("the hub accepts TLS");
-                        let peer = Peer::open(stream, &hello).await;
-                        tokio::spawn(
-                            Device {
-                                id,
-                                kind,
-                                counts,
-                                orders,
-                            }
-                            .serve(peer),
-                        );
-                    }
-                    (None, Some(hello)) => {
-                        let peer = Peer::open(connect_tcp(&address).await, &hello).await;
-                        tokio::spawn(
-                            Device {
-                                id,
-                                kind,
-                                counts,
-                                orders,
-                            }
-                            .serve(peer),
-                        );
-                    }
-                    (_, None) => {
-                        tokio::spawn(echo(connect_tcp(&address).await, counts));
-                    }
+                let Some(hello) = hello else {
+                    tokio::spawn(echo(connect_tcp(&address).await, counts));
+                    return begun.elapsed();
+                };
+                let device = Device {
+                    id,
+                    kind,
+                    counts,
+                    orders,
+                };
+                if let Some(transport) = transport {
+                    let stream = transport.connect().await.expect("the hub accepts TLS");
+                    tokio::spawn(device.serve(Peer::open(stream, &hello).await));
+                } else {
+                    let stream = connect_tcp(&address).await;
+                    tokio::spawn(device.serve(Peer::open(stream, &hello).await));
                 }
                 begun.elapsed()
             });

@@ -134,26 +134,14 @@ pub(crate) fn all(sizes: &[usize], in_memory: &[usize], directory: &Path) -> Rep
 /// Runs rounds of something that does `count` operations and says how long each
 /// took; gives the median, with the processor time that `process` spent.
 fn rounds(process: impl Fn() -> f64, count: usize, mut round: impl FnMut(usize) -> f64) -> Cost {
-    let mut costs: Vec<Cost> = (0..ROUNDS)
+    let costs: Vec<(f64, f64)> = (0..ROUNDS)
         .map(|number| {
             let before = process();
             let seconds = round(number);
-            let cpu = (process() - before) * 1e6 / count as f64;
-            Cost {
-                seconds,
-                rate: count as f64 / seconds,
-                cpu,
-            }
+            (seconds, process() - before)
         })
-        .skip(1)
         .collect();
-    costs.sort_by(|a, b| a.cpu.total_cmp(&b.cpu));
-    let cpu = costs[costs.len() / 2].cpu;
-    costs.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
-    Cost {
-        cpu,
-        ..costs[costs.len() / 2]
-    }
+    median(&costs, count)
 }
 
 struct HubAndFleet {
@@ -365,29 +353,29 @@ fn floor(devices: usize) -> Cost {
     let address = text(&ready, "address").to_owned();
     let (mut fleet, _) = Role::start(&["fleet", "floor", "-", &address, "-", &devices.to_string()]);
     let mut echoes = 0;
-    // The floor reads while it is asked, so its process is looked at between.
-    let mut costs = Vec::new();
-    for _ in 0..ROUNDS {
-        let before = floor.process.cpu();
-        let took = seconds(&floor.ask(&format!("go {devices}")));
-        echoes += devices;
-        fleet.ask(&format!("methods {echoes}"));
-        costs.push((took, (floor.process.cpu() - before) * 1e6 / devices as f64));
-    }
-    let mut costs = costs.into_iter().skip(1);
-    rounds_of(&mut costs, devices)
+    let costs: Vec<(f64, f64)> = (0..ROUNDS)
+        .map(|_| {
+            let before = floor.process.cpu();
+            let took = seconds(&floor.ask(&format!("go {devices}")));
+            echoes += devices;
+            fleet.ask(&format!("methods {echoes}"));
+            (took, floor.process.cpu() - before)
+        })
+        .collect();
+    median(&costs, devices)
 }
 
-/// The median of rounds that have been taken.
-fn rounds_of(costs: &mut dyn Iterator<Item = (f64, f64)>, count: usize) -> Cost {
-    let (mut times, mut cpus): (Vec<f64>, Vec<f64>) = costs.unzip();
+/// The median of rounds of `count` operations, of which the first warms up: how
+/// long each took, and the server's processor time, both in seconds.
+fn median(rounds: &[(f64, f64)], count: usize) -> Cost {
+    let (mut times, mut cpus): (Vec<f64>, Vec<f64>) = rounds[1..].iter().copied().unzip();
     times.sort_by(f64::total_cmp);
     cpus.sort_by(f64::total_cmp);
     let seconds = times[times.len() / 2];
     Cost {
         seconds,
         rate: count as f64 / seconds,
-        cpu: cpus[cpus.len() / 2],
+        cpu: cpus[cpus.len() / 2] * 1e6 / count as f64,
     }
 }
 

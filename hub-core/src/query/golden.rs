@@ -16,30 +16,15 @@
 //! with `UPDATE_GOLDEN` set writes what the commands print into the scripts.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use serde_json::Value as Json;
 
 use super::{Dialect, Query, QueryError, Selection, Source};
+use crate::golden::check_scripts;
 
 #[test]
 fn scripts_print_what_they_say() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/query/golden");
-    let mut scripts: Vec<_> = std::fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    scripts.sort();
-    assert!(!scripts.is_empty());
-    for script in scripts {
-        let expected = std::fs::read_to_string(&script).unwrap();
-        let printed = run(&expected);
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            std::fs::write(&script, printed).unwrap();
-        } else {
-            assert_eq!(printed, expected, "{}", script.display());
-        }
-    }
+    check_scripts("query/golden", run);
 }
 
 /// Runs a script and returns it with what its commands print.

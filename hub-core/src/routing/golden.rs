@@ -7,31 +7,15 @@
 //! the place and message of a refusal. Lines that start with `#` are comments.
 //! Running with `UPDATE_GOLDEN` set writes what comes out into the scripts.
 
-use std::path::Path;
-
 use serde_json::json;
 
 use super::{Routing, Trial, Verdict, source_name};
+use crate::golden::check_scripts;
 use crate::time::Timestamp;
 
 #[test]
 fn scripts_print_what_they_say() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/routing/golden");
-    let mut scripts: Vec<_> = std::fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    scripts.sort();
-    assert!(!scripts.is_empty());
-    for script in scripts {
-        let expected = std::fs::read_to_string(&script).unwrap();
-        let printed = run(&expected);
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            std::fs::write(&script, printed).unwrap();
-        } else {
-            assert_eq!(printed, expected, "{}", script.display());
-        }
-    }
+    check_scripts("routing/golden", run);
 }
 
 /// Runs a script and returns it with what comes out.
