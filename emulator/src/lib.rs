@@ -31,6 +31,7 @@ mod tracking;
 mod websocket;
 mod writing;
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 pub use self::builder::{HubBuilder, Listen, Ports, StartError};
@@ -41,6 +42,16 @@ pub use self::hub::telemetry::TelemetryMessage;
 pub use self::import::{ImportError, Imported};
 pub use self::server::{DEVELOPMENT_KEY, Hub, MemoryConnector, OWNER_POLICY};
 pub use self::tls::{DeviceCaError, TlsError};
+
+/// How many threads the runtime of a hub should have where its clients run on the
+/// same machine: half of the processors, at least one. Each thread more costs
+/// every operation wake-ups from one to the other, and what the clients need is
+/// theirs.
+#[must_use]
+pub fn worker_threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    (processors / 2).max(1)
+}
 
 /// The development CA kept in `directory`, which a hub with this data
 /// directory uses: PEM of its certificate. It is made when there is none.

@@ -15,15 +15,23 @@ mod cli {
 }
 
 use std::io::IsTerminal as _;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use emulator::{Hub, HubBuilder};
+use mimalloc::MiMalloc;
+use tokio::runtime::Builder;
 
 use crate::cli::args::{Args, Command};
 use crate::cli::info::{Info, WantedPorts, write_info};
 use crate::cli::{events, ports, trust};
+
+// A hub allocates and frees small things on several threads, which the system's
+// allocators are slow at; ARCHITECTURE.md has the figures.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let started = Instant::now();
@@ -46,7 +54,14 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     mqtt_wire::raise_descriptor_limit();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match Builder::new_multi_thread()
+        .worker_threads(
+            args.threads
+                .map_or_else(emulator::worker_threads, NonZeroUsize::get),
+        )
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}")),
     };

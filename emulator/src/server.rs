@@ -1,5 +1,6 @@
 //! The running hub: its tasks, its addresses, and the handle that tests hold.
 
+use std::convert::Infallible;
 use std::fmt;
 #[cfg(feature = "event-tap")]
 use std::io;
@@ -29,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::builder::HubBuilder;
-use crate::http::{self, App, Parts};
+use crate::http::{self, App, Parts, RequestIds};
 use crate::hub::HubState;
 use crate::hub::counters::CounterValues;
 use crate::hub::events::{EventReader, OpenError};
@@ -60,8 +61,9 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// hub close first.
 const HTTP_HEADER_DEADLINE: Duration = Duration::from_secs(120);
 
-/// Bytes in flight each way on an in-memory connection.
-const DUPLEX_BYTES: usize = 8 * 1024;
+/// Bytes in flight each way on an in-memory connection, which keeps room for as
+/// many: little, because there may be tens of thousands.
+const DUPLEX_BYTES: usize = 1024;
 
 /// Bound sockets, by what they accept.
 pub(crate) struct Listeners {
@@ -135,6 +137,7 @@ pub(crate) fn start(
         hub: state,
         tasks: tasks.clone(),
         stop: stop.clone(),
+        request_ids: RequestIds::new(),
         http_port: addresses.http.map(|address| address.port()),
         https_port: addresses.https.map(|address| address.port()),
         ca_pem: ca_pem.into(),
@@ -176,17 +179,18 @@ pub(crate) fn start(
             }
         }
     });
-    let plain = router.clone();
+    let (of_plain, plain) = (app.clone(), router.clone());
     spawn(http, &tasks, &stop, move |stream| {
-        serve_http(Guarded::new(stream), plain.clone(), None)
+        serve_http(Guarded::new(stream), of_plain.clone(), plain.clone(), None)
     });
+    let of_tls = app.clone();
     spawn(https, &tasks, &stop, move |stream| {
-        let (router, tls) = (router.clone(), acceptor.clone());
+        let (app, router, tls) = (of_tls.clone(), router.clone(), acceptor.clone());
         async move {
             // Under TLS, which keeps what the peer does not read.
             if let Some(stream) = handshake(&tls, Guarded::new(stream)).await {
                 let certificate = ClientCertificate::of(stream.get_ref().1);
-                serve_http(stream, router, certificate).await;
+                serve_http(stream, app, router, certificate).await;
             }
         }
     });
@@ -234,16 +238,16 @@ where
 
 /// `certificate` is what the client presented in the TLS handshake; requests
 /// carry it as an extension.
-async fn serve_http<S>(stream: S, router: axum::Router, certificate: Option<ClientCertificate>)
+async fn serve_http<S>(stream: S, app: App, router: axum::Router, certificate: Option<ClientCertificate>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        *request.uri_mut() = http::canonical_uri(std::mem::take(request.uri_mut()));
+    let service = hyper::service::service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
         if let Some(certificate) = &certificate {
             request.extensions_mut().insert(certificate.clone());
         }
-        tower::ServiceExt::oneshot(router.clone(), request)
+        let (app, router) = (&app, &router);
+        async move { Ok::<_, Infallible>(http::serve(app, router, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

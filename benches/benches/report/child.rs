@@ -12,6 +12,10 @@ use serde_json::Value;
 /// A running process, killed with this handle.
 pub(crate) struct Process(Child);
 
+/// What the system counts for a process that runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Meter(u32);
+
 impl Process {
     /// Starts a program that says nothing.
     pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
@@ -23,14 +27,28 @@ impl Process {
             .map(Self)
     }
 
-    /// Processor time of all its threads so far, in seconds.
-    pub(crate) fn cpu(&self) -> f64 {
-        cpu_of(&self.0.id().to_string())
+    /// What it takes of the machine.
+    pub(crate) fn meter(&self) -> Meter {
+        Meter(self.0.id())
+    }
+}
+
+impl Meter {
+    /// Processor time of all its threads so far, in seconds: what the scheduler
+    /// counts in nanoseconds, where `/proc/PID/stat` has hundredths of a second.
+    /// The time of threads that have ended is missing.
+    pub(crate) fn cpu(self) -> f64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.0)).expect("the process runs");
+        let nanoseconds: u64 = tasks
+            .filter_map(|task| fs::read_to_string(task.ok()?.path().join("schedstat")).ok())
+            .filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok())
+            .sum();
+        nanoseconds as f64 / 1e9
     }
 
     /// Memory that is resident now, in KiB.
-    pub(crate) fn resident(&self) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("the process runs");
+    pub(crate) fn resident(self) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0)).expect("the process runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse().ok());
         kib.expect("a system with /proc")
@@ -43,22 +61,6 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// Processor time of this process so far, in seconds.
-pub(crate) fn own_cpu() -> f64 {
-    cpu_of("self")
-}
-
-/// What the scheduler counts in nanoseconds, where `/proc/PID/stat` has
-/// hundredths of a second. The time of threads that have ended is missing.
-fn cpu_of(process: &str) -> f64 {
-    let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("the process runs");
-    let nanoseconds: u64 = tasks
-        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("schedstat")).ok())
-        .filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok())
-        .sum();
-    nanoseconds as f64 / 1e9
 }
 
 /// This program in another role.

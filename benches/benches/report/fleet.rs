@@ -1,18 +1,18 @@
-//! The role of the devices: connections that answer whatever they are asked, and
-//! count what has reached them.
+//! The devices: connections that answer whatever they are asked, and count what
+//! has reached them. As a role they have a process of their own.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use benches::DEADLINE;
 use benches::peer::{Hello, Peer};
-use benches::{DEADLINE, runtime};
 use bytes::{Bytes, BytesMut};
 use device_sim::{Credentials, Transport};
-use hub_core::connection_string::{ConnectionString, ServiceConnection};
+use emulator::MemoryConnector;
+use hub_core::connection_string::ServiceConnection;
 use hub_core::ids::{DeviceId, Target};
 use hub_core::time::Timestamp;
 use hub_core::topic::Filter;
@@ -20,17 +20,17 @@ use mqtt_wire::{Packet, QoS, encode, publish_qos0, publish_qos1};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::{FRAME, child, device_id};
+use super::hub::service;
+use super::{FRAME, child, device_id, half_a_machine};
 
 /// Body of a telemetry message: 100 bytes.
 const BODY: [u8; 100] = [b'x'; 100];
 
-/// Connections that a fleet opens at the same time, unless it is told to open
-/// all at once.
+/// Connections that are opened at the same time to what is not a hub.
 const CONNECTING: usize = 500;
 
 /// What has reached the devices.
@@ -48,43 +48,88 @@ struct Order {
     in_flight: usize,
 }
 
-/// What is at the other end of the connections.
+/// Where the other end of the connections is.
+#[derive(Clone)]
+pub(crate) enum Reach {
+    Tcp(String),
+    Tls(Transport),
+    /// In this process.
+    Memory(MemoryConnector),
+}
+
+/// What the devices say and do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// A hub, over TCP or TLS.
+    /// Devices of a hub.
     Hub,
-    HubOverTls,
-    /// A broker.
+    /// Clients of a broker.
     Broker,
-    /// The plain relay of the floor.
+    /// Ends of the floor's plain connections.
     Floor,
 }
 
-impl Kind {
-    fn parse(text: &str) -> Self {
-        match text {
-            "hub" => Self::Hub,
-            "hub-tls" => Self::HubOverTls,
-            "broker" => Self::Broker,
-            "floor" => Self::Floor,
-            other => panic!("no kind {other}"),
-        }
-    }
-}
-
-/// `fleet KIND CONNECTION-STRING ADDRESS CA-FILE DEVICES`.
+/// `fleet KIND ADDRESS CA-FILE DEVICES`, in a process of its own.
 pub(crate) fn run(arguments: &[String]) {
-    let [kind, connection, address, ca_file, devices] = arguments else {
-        panic!("a fleet takes five arguments")
+    let [kind, address, ca_file, devices] = arguments else {
+        panic!("a fleet takes four arguments")
     };
     let devices: usize = devices.parse().expect("a number");
-    let runtime = runtime();
-    let counts = Arc::<Counts>::default();
-    let orders = watch::Sender::new(Order::default());
-    let fleet = Plan::new(Kind::parse(kind), connection, address, ca_file, devices);
-    let (seconds, longest) = runtime.block_on(fleet.connect(&counts, &orders));
-    let ready = json!({"seconds": seconds, "longest": longest});
-    child::serve(&ready, |line| {
+    let tcp = Reach::Tcp(address.clone());
+    let plan = match kind.as_str() {
+        "hub" => Plan::of_hub(tcp, &service("localhost"), devices),
+        "hub-tls" => {
+            let service = service(address);
+            let transport = Transport::tls(&service.host, Some(Path::new(ca_file)));
+            Plan::of_hub(
+                Reach::Tls(transport.expect("the CA file is good")),
+                &service,
+                devices,
+            )
+        }
+        "broker" => Plan::new(Kind::Broker, tcp, (0..devices).map(broker_hello).collect()),
+        "floor" => Plan::new(
+            Kind::Floor,
+            tcp,
+            (0..devices).map(|i| (device_id(i), None)).collect(),
+        ),
+        other => panic!("no kind {other}"),
+    };
+    let runtime = half_a_machine();
+    let (running, connected) = Running::connect(&runtime, plan);
+    child::serve(&connected, |line| running.obey(&runtime, line));
+}
+
+/// A fleet that is connected.
+pub(crate) struct Running {
+    counts: Arc<Counts>,
+    orders: watch::Sender<Order>,
+    devices: usize,
+}
+
+impl Running {
+    /// Connects all at once; says how long that took, and the longest time in
+    /// which none got through, in seconds.
+    pub(crate) fn connect(runtime: &Runtime, plan: Plan) -> (Self, Value) {
+        let running = Self {
+            counts: Arc::default(),
+            orders: watch::Sender::new(Order::default()),
+            devices: plan.hellos.len(),
+        };
+        let begun = Instant::now();
+        let mut ends = runtime.block_on(plan.connect(&running.counts, &running.orders));
+        ends.sort_unstable();
+        let (mut last, mut stall) = (begun, Duration::ZERO);
+        for end in ends {
+            stall = stall.max(end.saturating_duration_since(last));
+            last = last.max(end);
+        }
+        let seconds = (last - begun).as_secs_f64();
+        (running, json!({"seconds": seconds, "stall": stall.as_secs_f64()}))
+    }
+
+    /// Carries out a command and answers when every device has done its part.
+    pub(crate) fn obey(&self, runtime: &Runtime, line: &str) -> Value {
+        let counts = &self.counts;
         let words: Vec<&str> = line.split(' ').collect();
         let number = |at: usize| words[at].parse::<u64>().expect("a number");
         let (counter, count) = match words[0] {
@@ -93,15 +138,15 @@ pub(crate) fn run(arguments: &[String]) {
             "ingest" => {
                 let before = counts.acknowledged.load(Relaxed);
                 let (each, in_flight) = (number(1) as usize, number(2) as usize);
-                orders.send_replace(Order { each, in_flight });
-                (&counts.acknowledged, before + (each * devices) as u64)
+                self.orders.send_replace(Order { each, in_flight });
+                (&counts.acknowledged, before + (each * self.devices) as u64)
             }
             other => panic!("no command {other}"),
         };
         let begun = Instant::now();
         wait(runtime.handle(), counter, count);
         json!({"seconds": begun.elapsed().as_secs_f64()})
-    });
+    }
 }
 
 /// Waits until a counter has come to `count`. More than that is an error: the
@@ -114,58 +159,45 @@ fn wait(runtime: &Handle, counter: &AtomicU64, count: u64) {
 }
 
 /// A fleet that is to be connected.
-struct Plan {
+pub(crate) struct Plan {
     kind: Kind,
-    address: String,
-    transport: Option<Transport>,
-    hellos: BTreeMap<usize, (String, Hello)>,
-    devices: usize,
+    reach: Reach,
+    /// Ids, and what each says first. Signing is not the hub's work, so it has
+    /// been done before.
+    hellos: Vec<(String, Option<Hello>)>,
 }
 
 impl Plan {
-    fn new(kind: Kind, connection: &str, address: &str, ca_file: &str, devices: usize) -> Self {
-        let service = match ConnectionString::parse(connection) {
-            Ok(ConnectionString::Service(service)) => Some(service),
-            _ => None,
-        };
-        let host = service.as_ref().map(|service| service.host.clone());
-        let transport = (kind == Kind::HubOverTls).then(|| {
-            let host = host.expect("a connection string of a hub");
-            Transport::tls(&host, Some(Path::new(ca_file))).expect("the CA file is good")
-        });
-        // Signing is not the hub's work, so it is done before.
-        let hellos = (0..devices)
-            .filter(|_| kind != Kind::Floor)
-            .map(|number| (number, hello(kind, service.as_ref(), number)))
-            .collect();
-        Self {
-            kind,
-            address: address.to_owned(),
-            transport,
-            hellos,
-            devices,
-        }
+    fn new(kind: Kind, reach: Reach, hellos: Vec<(String, Option<Hello>)>) -> Self {
+        Self { kind, reach, hellos }
     }
 
-    /// Connects all; gives how long that took, and the longest time that one
-    /// connection took.
-    async fn connect(mut self, counts: &Arc<Counts>, orders: &watch::Sender<Order>) -> (f64, f64) {
-        let room = Arc::new(Semaphore::new(CONNECTING));
+    /// Devices of a hub, each with a token of its own.
+    pub(crate) fn of_hub(reach: Reach, service: &ServiceConnection, devices: usize) -> Self {
+        let credentials = Credentials::derived(service);
+        let hellos = (0..devices).map(|number| hub_hello(&credentials, number));
+        Self::new(Kind::Hub, reach, hellos.collect())
+    }
+
+    /// Connects all; gives when each was.
+    async fn connect(self, counts: &Arc<Counts>, orders: &watch::Sender<Order>) -> Vec<Instant> {
+        let at_a_time = match self.kind {
+            Kind::Hub => self.hellos.len(),
+            Kind::Broker | Kind::Floor => CONNECTING,
+        };
+        let room = Arc::new(Semaphore::new(at_a_time));
         let mut opening = JoinSet::new();
-        let start = Instant::now();
-        for number in 0..self.devices {
-            let (id, hello) = self
-                .hellos
-                .remove(&number)
-                .map_or_else(|| (device_id(number), None), |(id, hello)| (id, Some(hello)));
-            let (kind, address, transport) = (self.kind, self.address.clone(), self.transport.clone());
+        for (id, hello) in self.hellos {
+            let (kind, reach) = (self.kind, self.reach.clone());
             let (counts, orders, room) = (counts.clone(), orders.subscribe(), room.clone());
             opening.spawn(async move {
                 let _permit = room.acquire().await.expect("never closed");
-                let begun = Instant::now();
                 let Some(hello) = hello else {
+                    let Reach::Tcp(address) = reach else {
+                        panic!("the floor is over TCP")
+                    };
                     tokio::spawn(echo(connect_tcp(&address).await, counts));
-                    return begun.elapsed();
+                    return Instant::now();
                 };
                 let device = Device {
                     id,
@@ -173,21 +205,18 @@ impl Plan {
                     counts,
                     orders,
                 };
-                if let Some(transport) = transport {
-                    let stream = transport.connect().await.expect("the hub accepts TLS");
-                    tokio::spawn(device.serve(Peer::open(stream, &hello).await));
-                } else {
-                    let stream = connect_tcp(&address).await;
-                    tokio::spawn(device.serve(Peer::open(stream, &hello).await));
+                match reach {
+                    Reach::Tcp(address) => device.start(connect_tcp(&address).await, &hello).await,
+                    Reach::Tls(transport) => {
+                        let stream = transport.connect().await.expect("the hub accepts TLS");
+                        device.start(stream, &hello).await;
+                    }
+                    Reach::Memory(connector) => device.start(connector.connect(), &hello).await,
                 }
-                begun.elapsed()
+                Instant::now()
             });
         }
-        let mut longest = Duration::ZERO;
-        while let Some(took) = opening.join_next().await {
-            longest = longest.max(took.expect("every device connects"));
-        }
-        (start.elapsed().as_secs_f64(), longest.as_secs_f64())
+        opening.join_all().await
     }
 }
 
@@ -198,24 +227,23 @@ async fn connect_tcp(address: &str) -> TcpStream {
     stream
 }
 
-fn hello(kind: Kind, service: Option<&ServiceConnection>, number: usize) -> (String, Hello) {
+fn hub_hello(credentials: &Credentials, number: usize) -> (String, Option<Hello>) {
     let id = device_id(number);
-    let hello = match service {
-        Some(service) if kind != Kind::Broker => {
-            let target = Target::device(DeviceId::parse(&id).expect("a legal id"));
-            let now = Timestamp::from_unix_seconds(benches::site::token_expiry() as i64 - 3600);
-            let login = Credentials::derived(service).login(&target, now);
-            let filters = [Filter::Methods, Filter::DesiredChanges].map(|filter| filter.text(&target));
-            let filters = filters.each_ref().map(String::as_str);
-            let password = login.password.as_deref();
-            Hello::new(&id, &login.user_name, password, &filters, QoS::AtMostOnce)
-        }
-        _ => {
-            let filter = format!("req/{id}");
-            Hello::new(&id, &id, None, &[&filter], QoS::AtMostOnce)
-        }
-    };
-    (id, hello)
+    let target = Target::device(DeviceId::parse(&id).expect("a legal id"));
+    let now = Timestamp::from_unix_seconds(benches::site::token_expiry() as i64 - 3600);
+    let login = credentials.login(&target, now);
+    let filters = [Filter::Methods, Filter::DesiredChanges].map(|filter| filter.text(&target));
+    let filters = filters.each_ref().map(String::as_str);
+    let password = login.password.as_deref();
+    let hello = Hello::new(&id, &login.user_name, password, &filters, QoS::AtMostOnce);
+    (id, Some(hello))
+}
+
+fn broker_hello(number: usize) -> (String, Option<Hello>) {
+    let id = device_id(number);
+    let filter = format!("req/{id}");
+    let hello = Hello::new(&id, &id, None, &[&filter], QoS::AtMostOnce);
+    (id, Some(hello))
 }
 
 /// Sends back what comes.
@@ -237,6 +265,15 @@ struct Device {
 }
 
 impl Device {
+    /// Logs in and subscribes; from then on the device acts by itself.
+    async fn start<S>(self, stream: S, hello: &Hello)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let peer = Peer::open(stream, hello).await;
+        tokio::spawn(self.serve(peer));
+    }
+
     async fn serve(mut self, mut peer: Peer<impl AsyncRead + AsyncWrite + Unpin>) {
         loop {
             tokio::select! {

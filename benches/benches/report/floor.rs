@@ -6,18 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use benches::runtime;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
-use super::{FRAME, child};
+use super::{FRAME, child, half_a_machine};
 
 /// `floor`: says where it listens. `go N` makes one round trip on each of `N`
 /// connections.
 pub(crate) fn run() {
-    let runtime = runtime();
+    let runtime = half_a_machine();
     let rounds = watch::Sender::new(0_u64);
     let done = Arc::<AtomicU64>::default();
     let listener = runtime.block_on(async {

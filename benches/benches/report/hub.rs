@@ -1,127 +1,137 @@
-//! The role of the hub: a hub on free ports with its devices registered, each
-//! with tags and a desired property; or the whole scenario in one process, over
-//! connections in memory.
+//! The hub under test: the released program in a process of its own, or a hub
+//! that shares its process with its devices, over connections in memory. Either
+//! way its devices are registered, each with tags and a desired property.
 
-use std::path::Path;
-use std::time::Instant;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use benches::rest::RestConnection;
-use benches::site::{Site, service_connection};
-use benches::{runtime, wait_until};
-use emulator::{Hub, Ports};
+use device_sim::Credentials;
+use emulator::{DEVELOPMENT_KEY, Hub, OWNER_POLICY, Ports};
+use hub_core::connection_string::{ConnectionString, ServiceConnection};
+use hub_core::ids::{DeviceId, Target};
 use serde_json::{Value, json};
 
-use super::child::own_cpu;
-use super::{child, desired_job, device_id, method_job};
+use super::child::{self, Process};
+use super::device_id;
+use super::fleet::{Plan, Reach, Running};
 
-/// Rounds of each job in memory; the first warms up.
-const ROUNDS: usize = 4;
+/// How long the program may take to register its devices and be ready.
+const START: Duration = Duration::from_secs(60);
 
-/// `hub DEVICES DATA-DIR`: says its connection string, addresses and CA file.
-pub(crate) fn run(arguments: &[String]) {
-    let [devices, data_dir] = arguments else {
-        panic!("a hub takes two arguments")
-    };
-    let devices: usize = devices.parse().expect("a number");
-    let runtime = runtime();
-    let hub = runtime.block_on(async {
-        let hub = Hub::builder()
-            .ports(Ports::ANY)
-            .data_dir(Path::new(data_dir))
-            .start()
-            .await;
-        hub.expect("the hub starts")
-    });
-    register(&hub, devices);
-    let address = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string());
-    let ready = json!({
-        "connection": hub.service_connection_string(),
-        "mqtt": address(hub.mqtt_address()),
-        "mqttsPort": hub.mqtts_address().map(|address| address.port()),
-        "http": address(hub.http_address()),
-        "caFile": Path::new(data_dir).join("ca.pem"),
-    });
-    child::serve(&ready, |line| panic!("no command {line}"));
+/// The program of the hub as users have it.
+pub(crate) struct Program(PathBuf);
+
+/// The program, running.
+pub(crate) struct RunningHub {
+    pub(crate) process: Process,
+    /// What it says of itself: its info file.
+    pub(crate) info: Value,
 }
 
-fn register(hub: &Hub, devices: usize) {
-    let service = service_connection(hub);
-    let credentials = device_sim::Credentials::derived(&service);
-    for start in (0..devices).step_by(10_000) {
-        let lines: Vec<String> = (start..devices.min(start + 10_000))
-            .map(|number| {
-                let id = device_id(number);
-                let target = hub_core::ids::Target::device(
-                    hub_core::ids::DeviceId::parse(&id).expect("a legal id"),
-                );
-                let key = credentials.device_key(&target).expect("a derived key").to_base64();
-                json!({
-                    "deviceId": id,
-                    "authentication": {"type": "sas", "symmetricKey": {"primaryKey": key, "secondaryKey": key}},
-                    "tags": {"fleet": "bench", "building": number % 100},
-                    "properties": {"desired": {"interval": 60}},
-                })
-                .to_string()
-            })
-            .collect();
-        hub.import(&lines.join("\n")).expect("the devices are legal");
+impl Program {
+    /// Builds it, as `cargo build --release` does.
+    pub(crate) fn build() -> Self {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let arguments = "build --release --locked --quiet -p emulator --bin iothub-emulator";
+        let built = Command::new(cargo)
+            .args(arguments.split(' '))
+            .current_dir(&workspace)
+            .status();
+        assert!(built.is_ok_and(|status| status.success()), "the hub builds");
+        let target =
+            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), Into::into);
+        Self(target.join("release/iothub-emulator"))
+    }
+
+    /// Starts it on free ports, with `devices` devices, and waits until it is
+    /// ready; `directory` is for its files.
+    pub(crate) fn start(&self, devices: usize, directory: &Path) -> RunningHub {
+        let (info, identities) = (directory.join("info.json"), directory.join("devices.jsonl"));
+        // A missing file is what is waited for.
+        let _ = fs::remove_file(&info);
+        fs::write(&identities, identities_text(devices)).expect("a directory of our own");
+        let mut command = Command::new(&self.0);
+        for port in ["mqtt", "mqtts", "amqp", "amqps", "http", "https"] {
+            command.args([&format!("--{port}-port"), "0"]);
+        }
+        command.arg("--data-dir").arg(directory.join("hub"));
+        command.arg("--info-file").arg(&info);
+        if devices > 0 {
+            command.arg("--init-file").arg(&identities);
+        }
+        let process = Process::start(&mut command).expect("the hub starts");
+        let end = Instant::now() + START;
+        while !info.exists() {
+            assert!(Instant::now() < end, "the hub does not start");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        let text = fs::read_to_string(&info).expect("the info file is whole");
+        RunningHub {
+            process,
+            info: serde_json::from_str(&text).expect("the info file is JSON"),
+        }
+    }
+
+    /// Its size in MiB without symbols; nothing where there is no `strip`.
+    pub(crate) fn stripped_mib(&self, directory: &Path) -> Option<f64> {
+        let stripped = directory.join("iothub-emulator");
+        let strip = Command::new("strip")
+            .arg("-o")
+            .arg(&stripped)
+            .arg(&self.0)
+            .status();
+        strip.ok().filter(std::process::ExitStatus::success)?;
+        Some(fs::metadata(&stripped).ok()?.len() as f64 / f64::from(1 << 20))
     }
 }
 
-/// `memory DEVICES`: says the figures at once.
+/// The back end's way into a hub that has the development key.
+pub(crate) fn service(host: &str) -> ServiceConnection {
+    let text =
+        format!("HostName={host};SharedAccessKeyName={OWNER_POLICY};SharedAccessKey={DEVELOPMENT_KEY}");
+    match ConnectionString::parse(&text) {
+        Ok(ConnectionString::Service(service)) => service,
+        other => panic!("not a service connection string: {other:?}"),
+    }
+}
+
+/// The devices, a line of JSON each.
+fn identities_text(devices: usize) -> String {
+    let credentials = Credentials::derived(&service("localhost"));
+    let lines = (0..devices).map(|number| {
+        let id = device_id(number);
+        let target = Target::device(DeviceId::parse(&id).expect("a legal id"));
+        let key = credentials
+            .device_key(&target)
+            .expect("a derived key")
+            .to_base64();
+        let identity = json!({
+            "deviceId": id,
+            "authentication": {"type": "sas", "symmetricKey": {"primaryKey": key, "secondaryKey": key}},
+            "tags": {"fleet": "bench", "building": number % 100},
+            "properties": {"desired": {"interval": 60}},
+        });
+        format!("{identity}\n")
+    });
+    lines.collect()
+}
+
+/// The role `memory DEVICES`: hub and fleet in one process. Says where REST is,
+/// and then obeys as a fleet does.
 pub(crate) fn run_in_memory(arguments: &[String]) {
     let devices: usize = arguments[0].parse().expect("a number");
-    let figures = runtime().block_on(in_memory(devices));
-    child::serve(&figures, |line| panic!("no command {line}"));
-}
-
-/// Both kinds of jobs over all devices, counted at the devices' end; processor
-/// time is that of hub and devices.
-async fn in_memory(devices: usize) -> Value {
-    let site = Site::start(devices).await;
-    let fleet = site.connect_fleet().await;
-    let mut rest = RestConnection::open(&site.hub).await;
-    let (mut methods, mut twins) = (Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
-        let expected = fleet.counts().methods_answered + devices as u64;
-        let meter = Meter::start();
-        rest.run_job(&format!("m{round}"), &method_job(), devices).await;
-        wait_until("every device has answered", || {
-            fleet.counts().methods_answered == expected
-        })
-        .await;
-        methods.push(meter.stop(devices));
-
-        let meter = Meter::start();
-        rest.run_job(&format!("t{round}"), &desired_job(round), devices)
-            .await;
-        wait_until("every device has the change", || {
-            fleet.devices_with_desired(&json!({"round": round})) == devices
-        })
-        .await;
-        twins.push(meter.stop(devices));
-    }
-    let median = |rounds: &[[f64; 2]], of: usize| {
-        let mut values: Vec<f64> = rounds[1..].iter().map(|round| round[of]).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    json!({
-        "methodSeconds": median(&methods, 0), "methodCpu": median(&methods, 1),
-        "twinSeconds": median(&twins, 0), "twinCpu": median(&twins, 1),
-    })
-}
-
-struct Meter(Instant, f64);
-
-impl Meter {
-    fn start() -> Self {
-        Self(Instant::now(), own_cpu())
-    }
-
-    /// Seconds, and processor time in µs for each of `count`.
-    fn stop(self, count: usize) -> [f64; 2] {
-        let seconds = self.0.elapsed().as_secs_f64();
-        [seconds, (own_cpu() - self.1) * 1e6 / count as f64]
-    }
+    let runtime = benches::runtime();
+    let hub = runtime.block_on(Hub::builder().ports(Ports::ANY).start());
+    let hub = hub.expect("the hub starts");
+    hub.import(&identities_text(devices))
+        .expect("the devices are legal");
+    let reach = Reach::Memory(hub.memory_connector());
+    let (running, connected) =
+        Running::connect(&runtime, Plan::of_hub(reach, &service("localhost"), devices));
+    let http = hub.http_address().map(|address| address.to_string());
+    let ready = json!({"http": http, "connected": connected});
+    child::serve(&ready, |line| running.obey(&runtime, line));
 }

@@ -1,24 +1,22 @@
 //! The figures: what is run, and what it cost.
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use benches::rest::RestConnection;
-use benches::runtime;
 use bytes::Bytes;
-use hub_core::connection_string::{ConnectionString, ServiceConnection};
 use hyper::Method;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use super::broker::{self, Broker, call_all};
-use super::child::{Process, Role};
+use super::child::{Meter, Role};
 use super::fleet::seconds;
-use super::{desired_job, device_id, method_job};
+use super::hub::{Program, RunningHub, service};
+use super::{desired_job, device_id, half_a_machine, method_job};
 
 /// Rounds of a figure; the first warms up, the median of the others counts.
 const ROUNDS: usize = 6;
@@ -45,17 +43,18 @@ pub(crate) struct Cost {
     pub(crate) cpu: f64,
 }
 
-/// What was found at one size, over TCP.
+/// What was found at one size.
 #[derive(Debug, Default)]
 pub(crate) struct Column {
     pub(crate) devices: usize,
     pub(crate) costs: Vec<(&'static str, Cost)>,
+    /// The longest time in which no device got through while all connected at
+    /// once, in seconds.
+    pub(crate) stall: f64,
     /// Memory of the hub's process: KiB for each idle device, and MiB in all with
     /// every device connected.
     pub(crate) idle_kib: f64,
     pub(crate) connected_mib: f64,
-    /// The longest that one device took to connect, in seconds.
-    pub(crate) longest_connect: f64,
 }
 
 impl Column {
@@ -67,24 +66,20 @@ impl Column {
     }
 }
 
-/// What was found over memory at one size; processor time is that of hub and
-/// devices.
-#[derive(Debug)]
-pub(crate) struct InMemory {
-    pub(crate) devices: usize,
-    pub(crate) method: Cost,
-    pub(crate) twin: Cost,
-}
-
 /// Everything.
 #[derive(Debug)]
 pub(crate) struct Report {
-    pub(crate) columns: Vec<Column>,
-    pub(crate) in_memory: Vec<InMemory>,
-    /// A device over TLS: connecting, its memory in KiB, the longest that one took.
-    pub(crate) tls: (Cost, f64, f64),
-    /// Seconds until a hub is ready, and the size of its program in MiB, stripped.
-    pub(crate) start: Option<(f64, f64)>,
+    /// Over TCP, with the hub in a process of its own.
+    pub(crate) over_tcp: Vec<Column>,
+    /// Over memory, hub and devices in one process, whose processor time and
+    /// memory are those of both ends.
+    pub(crate) in_memory: Vec<Column>,
+    /// Connecting over TLS, and idle devices.
+    pub(crate) tls: Column,
+    /// Seconds until a hub without devices is ready.
+    pub(crate) start: f64,
+    /// The size of the hub's program in MiB, stripped.
+    pub(crate) program_mib: Option<f64>,
     /// Whether mosquitto is installed.
     pub(crate) has_broker: bool,
 }
@@ -105,52 +100,48 @@ pub(crate) const BROKER_INGEST_20: &str = "mosquitto: telemetry, 20 in flight";
 
 /// Takes all figures; `directory` is for the processes' own files.
 pub(crate) fn all(sizes: &[usize], in_memory: &[usize], directory: &Path) -> Report {
-    let runtime = runtime();
-    let program = broker::installed();
-    let columns = sizes
-        .iter()
-        .map(|&devices| {
-            let mut column = hub(&runtime, devices, directory);
-            // Right behind the hub, so that the machine is as busy as it was.
-            column.costs.push((FLOOR, floor(devices)));
-            if let Some(program) = &program {
-                column
-                    .costs
-                    .extend(mosquitto(&runtime, program, devices, directory));
-            }
-            column
-        })
-        .collect();
+    mqtt_wire::raise_descriptor_limit();
+    let runtime = half_a_machine();
+    let program = Program::build();
+    let broker = broker::installed();
+    let over_tcp = sizes.iter().map(|&devices| {
+        eprintln!("{devices} devices over TCP");
+        let mut column = over_tcp(&runtime, &program, devices, directory);
+        // Right behind the hub, so that the machine is as busy as it was.
+        column.costs.push((FLOOR, floor(devices)));
+        if let Some(broker) = &broker {
+            let costs = mosquitto(&runtime, broker, devices, directory);
+            column.costs.extend(costs);
+        }
+        column
+    });
+    let over_tcp: Vec<Column> = over_tcp.collect();
+    let in_memory = in_memory.iter().map(|&devices| {
+        eprintln!("{devices} devices over memory");
+        over_memory(&runtime, devices)
+    });
     let tls_devices = sizes.iter().copied().max().unwrap_or(0).min(TLS_DEVICES);
     Report {
-        columns,
-        in_memory: in_memory.iter().map(|&devices| memory(devices)).collect(),
-        tls: tls(tls_devices, directory),
-        start: program_of_the_hub(directory),
-        has_broker: program.is_some(),
+        over_tcp,
+        in_memory: in_memory.collect(),
+        tls: tls(&program, tls_devices, directory),
+        start: start(&program, directory),
+        program_mib: program.stripped_mib(directory),
+        has_broker: broker.is_some(),
     }
 }
 
 /// Runs rounds of something that does `count` operations and says how long each
-/// took; gives the median, with the processor time that `process` spent.
-fn rounds(process: impl Fn() -> f64, count: usize, mut round: impl FnMut(usize) -> f64) -> Cost {
+/// took; gives the median, with the processor time that a process spent.
+fn rounds(meter: Meter, count: usize, mut round: impl FnMut(usize) -> f64) -> Cost {
     let costs: Vec<(f64, f64)> = (0..ROUNDS)
         .map(|number| {
-            let before = process();
+            let before = meter.cpu();
             let seconds = round(number);
-            (seconds, process() - before)
+            (seconds, meter.cpu() - before)
         })
         .collect();
     median(&costs, count)
-}
-
-struct HubAndFleet {
-    hub: Role,
-    fleet: Role,
-    ready: Value,
-    connect: Cost,
-    idle_kib: f64,
-    longest: f64,
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
@@ -159,73 +150,79 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
         .unwrap_or_else(|| panic!("{value} lacks {name}"))
 }
 
-impl HubAndFleet {
-    fn start(kind: &str, devices: usize, directory: &Path) -> Self {
-        let count = devices.to_string();
-        let data = directory.join("hub");
-        let (hub, ready) = Role::start(&["hub", &count, &data.to_string_lossy()]);
-        let host = match kind {
-            "hub-tls" => text(&ready, "connection").replacen(
-                &format!("HostName={}", host_of(&ready)),
-                &format!("HostName=localhost:{}", ready["mqttsPort"]),
-                1,
-            ),
-            _ => text(&ready, "connection").to_owned(),
-        };
-        let (cpu, memory) = (hub.process.cpu(), hub.process.resident());
-        let (fleet, connected) = Role::start(&[
-            "fleet",
-            kind,
-            &host,
-            text(&ready, "mqtt"),
-            text(&ready, "caFile"),
-            &count,
-        ]);
-        let took = seconds(&connected);
-        Self {
-            connect: Cost {
-                seconds: took,
-                rate: devices as f64 / took,
-                cpu: (hub.process.cpu() - cpu) * 1e6 / devices as f64,
-            },
-            idle_kib: (hub.process.resident() - memory) / devices as f64,
-            longest: connected["longest"].as_f64().unwrap_or(0.0),
-            hub,
-            fleet,
-            ready,
-        }
+/// Starts the program and connects a fleet; `hub` or `hub-tls` is how.
+fn connected(kind: &str, program: &Program, devices: usize, directory: &Path) -> (RunningHub, Role, Column) {
+    let hub = program.start(devices, directory);
+    let meter = hub.process.meter();
+    let ports = &hub.info["ports"];
+    let address = match kind {
+        "hub-tls" => format!("localhost:{}", ports["mqtts"]),
+        _ => format!("127.0.0.1:{}", ports["mqtt"]),
+    };
+    let (cpu, memory) = (meter.cpu(), meter.resident());
+    let ca_file = text(&hub.info, "caFile");
+    let (fleet, connected) = Role::start(&["fleet", kind, &address, ca_file, &devices.to_string()]);
+    let column = column(
+        devices,
+        &connected,
+        meter.cpu() - cpu,
+        meter.resident() - memory,
+        meter,
+    );
+    (hub, fleet, column)
+}
+
+/// What connecting has shown.
+fn column(devices: usize, connected: &Value, cpu: f64, grown_kib: f64, meter: Meter) -> Column {
+    let took = seconds(connected);
+    let connect = Cost {
+        seconds: took,
+        rate: devices as f64 / took,
+        cpu: cpu * 1e6 / devices as f64,
+    };
+    Column {
+        devices,
+        costs: vec![(CONNECT, connect)],
+        stall: connected["stall"].as_f64().expect("a fleet says it"),
+        idle_kib: grown_kib / devices as f64,
+        connected_mib: meter.resident() / 1024.0,
     }
 }
 
-fn host_of(ready: &Value) -> String {
-    let connection = text(ready, "connection");
-    let host = connection
-        .strip_prefix("HostName=")
-        .and_then(|rest| rest.split(';').next());
-    host.expect("a connection string begins with the host").to_owned()
+fn over_tcp(runtime: &Runtime, program: &Program, devices: usize, directory: &Path) -> Column {
+    let (hub, mut fleet, mut column) = connected("hub", program, devices, directory);
+    let http = format!("127.0.0.1:{}", hub.info["ports"]["http"]);
+    let costs = operations(runtime, hub.process.meter(), &mut fleet, &http, devices);
+    column.costs.extend(costs);
+    column
 }
 
-fn service(ready: &Value) -> ServiceConnection {
-    match ConnectionString::parse(text(ready, "connection")) {
-        Ok(ConnectionString::Service(service)) => service,
-        other => panic!("not a service connection string: {other:?}"),
-    }
+fn over_memory(runtime: &Runtime, devices: usize) -> Column {
+    let (mut both, ready) = Role::start(&["memory", &devices.to_string()]);
+    let meter = both.process.meter();
+    // What the process spent before belongs to both ends and to registering.
+    let mut column = column(devices, &ready["connected"], f64::NAN, meter.resident(), meter);
+    column.costs.clear();
+    let costs = operations(runtime, meter, &mut both, text(&ready, "http"), devices);
+    column.costs.extend(costs);
+    column
 }
 
-fn hub(runtime: &Runtime, devices: usize, directory: &Path) -> Column {
-    let mut at = HubAndFleet::start("hub", devices, directory);
-    let connected_mib = at.hub.process.resident() / 1024.0;
-    let service = service(&at.ready);
-    let http = text(&at.ready, "http").to_owned();
-    let mut rest = runtime.block_on(RestConnection::to(&http, &service));
-    let mut costs = vec![(CONNECT, at.connect)];
-
-    let (process, fleet) = (&at.hub.process, &mut at.fleet);
-    let cpu = || process.cpu();
+/// Every operation on a connected fleet.
+fn operations(
+    runtime: &Runtime,
+    meter: Meter,
+    fleet: &mut Role,
+    http: &str,
+    devices: usize,
+) -> Vec<(&'static str, Cost)> {
+    let service = service("localhost");
+    let mut rest = runtime.block_on(RestConnection::to(http, &service));
+    let mut costs = Vec::new();
     let mut methods = 0;
     costs.push((
         METHOD_JOB,
-        rounds(cpu, devices, |round| {
+        rounds(meter, devices, |round| {
             let begun = Instant::now();
             runtime.block_on(rest.run_job(&format!("m{round}"), &method_job(), devices));
             methods += devices;
@@ -236,7 +233,7 @@ fn hub(runtime: &Runtime, devices: usize, directory: &Path) -> Column {
     let mut desired = 0;
     costs.push((
         TWIN_JOB,
-        rounds(cpu, devices, |round| {
+        rounds(meter, devices, |round| {
             let begun = Instant::now();
             runtime.block_on(rest.run_job(&format!("t{round}"), &desired_job(round), devices));
             desired += devices;
@@ -248,7 +245,7 @@ fn hub(runtime: &Runtime, devices: usize, directory: &Path) -> Column {
     let mut connections: Vec<RestConnection> = runtime.block_on(async {
         let mut open = Vec::new();
         for _ in 0..CONNECTIONS {
-            open.push(RestConnection::to(&http, &service).await);
+            open.push(RestConnection::to(http, &service).await);
         }
         open
     });
@@ -260,7 +257,7 @@ fn hub(runtime: &Runtime, devices: usize, directory: &Path) -> Column {
     };
     costs.push((
         METHODS,
-        rounds(cpu, REQUESTS, |_| {
+        rounds(meter, REQUESTS, |_| {
             let took = call.many(runtime, &mut connections);
             methods += REQUESTS;
             fleet.ask(&format!("methods {methods}"));
@@ -275,7 +272,7 @@ fn hub(runtime: &Runtime, devices: usize, directory: &Path) -> Column {
     };
     costs.push((
         TWIN_READ,
-        rounds(cpu, REQUESTS, |_| read.many(runtime, &mut connections)),
+        rounds(meter, REQUESTS, |_| read.many(runtime, &mut connections)),
     ));
     // Tags: a desired property would be told to the device as well.
     let patch = Request {
@@ -286,28 +283,20 @@ fn hub(runtime: &Runtime, devices: usize, directory: &Path) -> Column {
     };
     costs.push((
         TWIN_PATCH,
-        rounds(cpu, REQUESTS, |_| patch.many(runtime, &mut connections)),
+        rounds(meter, REQUESTS, |_| patch.many(runtime, &mut connections)),
     ));
     for (name, in_flight) in [(INGEST_1, 1), (INGEST_20, 20)] {
-        costs.push((name, ingest(process, fleet, devices, in_flight)));
+        costs.push((name, ingest(meter, fleet, devices, in_flight)));
     }
-    Column {
-        devices,
-        costs,
-        idle_kib: at.idle_kib,
-        connected_mib,
-        longest_connect: at.longest,
-    }
+    costs
 }
 
-fn ingest(process: &Process, fleet: &mut Role, devices: usize, in_flight: usize) -> Cost {
+fn ingest(meter: Meter, fleet: &mut Role, devices: usize, in_flight: usize) -> Cost {
     // At least one round of a device.
     let each = (MESSAGES / devices).next_multiple_of(in_flight);
-    rounds(
-        || process.cpu(),
-        each * devices,
-        |_| seconds(&fleet.ask(&format!("ingest {each} {in_flight}"))),
-    )
+    rounds(meter, each * devices, |_| {
+        seconds(&fleet.ask(&format!("ingest {each} {in_flight}")))
+    })
 }
 
 /// A request to one device's twin after the other.
@@ -351,15 +340,16 @@ impl Request {
 fn floor(devices: usize) -> Cost {
     let (mut floor, ready) = Role::start(&["floor"]);
     let address = text(&ready, "address").to_owned();
-    let (mut fleet, _) = Role::start(&["fleet", "floor", "-", &address, "-", &devices.to_string()]);
+    let (mut fleet, _) = Role::start(&["fleet", "floor", &address, "-", &devices.to_string()]);
+    let meter = floor.process.meter();
     let mut echoes = 0;
     let costs: Vec<(f64, f64)> = (0..ROUNDS)
         .map(|_| {
-            let before = floor.process.cpu();
+            let before = meter.cpu();
             let took = seconds(&floor.ask(&format!("go {devices}")));
             echoes += devices;
             fleet.ask(&format!("methods {echoes}"));
-            (took, floor.process.cpu() - before)
+            (took, meter.cpu() - before)
         })
         .collect();
     median(&costs, devices)
@@ -386,11 +376,11 @@ fn mosquitto(
     directory: &Path,
 ) -> Vec<(&'static str, Cost)> {
     let broker = Broker::start(program, directory);
-    let (mut fleet, _) = Role::start(&["fleet", "broker", "-", &broker.address, "-", &devices.to_string()]);
+    let (mut fleet, _) = Role::start(&["fleet", "broker", &broker.address, "-", &devices.to_string()]);
     let mut service = runtime.block_on(broker.service());
-    let cpu = || broker.process.cpu();
+    let meter = broker.process.meter();
     let mut answered = 0;
-    let call = rounds(cpu, devices, |_| {
+    let call = rounds(meter, devices, |_| {
         let begun = Instant::now();
         runtime.block_on(call_all(&mut service, devices));
         let took = begun.elapsed().as_secs_f64();
@@ -400,100 +390,31 @@ fn mosquitto(
     });
     vec![
         (BROKER_CALL, call),
-        (BROKER_INGEST_1, ingest(&broker.process, &mut fleet, devices, 1)),
-        (BROKER_INGEST_20, ingest(&broker.process, &mut fleet, devices, 20)),
+        (BROKER_INGEST_1, ingest(meter, &mut fleet, devices, 1)),
+        (BROKER_INGEST_20, ingest(meter, &mut fleet, devices, 20)),
     ]
 }
 
-fn tls(devices: usize, directory: &Path) -> (Cost, f64, f64) {
-    let at = HubAndFleet::start("hub-tls", devices, directory);
-    (at.connect, at.idle_kib, at.longest)
+/// The median of several fleets, each on a hub that was just started.
+fn tls(program: &Program, devices: usize, directory: &Path) -> Column {
+    let mut columns: Vec<Column> = (0..ROUNDS)
+        .map(|_| connected("hub-tls", program, devices, directory).2)
+        .collect();
+    columns.sort_by(|a, b| a.costs[0].1.cpu.total_cmp(&b.costs[0].1.cpu));
+    columns.swap_remove(ROUNDS / 2)
 }
 
-fn memory(devices: usize) -> InMemory {
-    let (_role, figures) = Role::start(&["memory", &devices.to_string()]);
-    let figure = |name: &str| figures[name].as_f64().expect("a figure");
-    let cost = |kind: &str| {
-        let seconds = figure(&format!("{kind}Seconds"));
-        Cost {
-            seconds,
-            rate: devices as f64 / seconds,
-            cpu: figure(&format!("{kind}Cpu")),
-        }
-    };
-    InMemory {
-        devices,
-        method: cost("method"),
-        twin: cost("twin"),
-    }
-}
-
-/// Builds the hub's program as it is released, starts it, and strips a copy of
-/// it. Nothing where there is no `strip`.
-fn program_of_the_hub(directory: &Path) -> Option<(f64, f64)> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let build = Command::new(cargo)
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--quiet",
-            "-p",
-            "emulator",
-            "--bin",
-            "iothub-emulator",
-        ])
-        .current_dir(&workspace)
-        .status();
-    if !build.is_ok_and(|status| status.success()) {
-        return None;
-    }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), Into::into);
-    let program = target.join("release/iothub-emulator");
-    let stripped = directory.join("iothub-emulator");
-    let strip = Command::new("strip")
-        .arg("-o")
-        .arg(&stripped)
-        .arg(&program)
-        .status();
-    let size = strip
-        .ok()
-        .filter(std::process::ExitStatus::success)
-        .and_then(|_| std::fs::metadata(&stripped).ok())?
-        .len();
-    let info = directory.join("info.json");
+/// The median of the seconds that the program takes to be ready.
+fn start(program: &Program, directory: &Path) -> f64 {
     let mut times: Vec<f64> = (0..ROUNDS)
         .map(|_| {
-            // A missing file is what is waited for.
-            let _ = std::fs::remove_file(&info);
             let begun = Instant::now();
-            let mut command = Command::new(&program);
-            command.args([
-                "--mqtt-port",
-                "0",
-                "--mqtts-port",
-                "0",
-                "--amqp-port",
-                "0",
-                "--amqps-port",
-                "0",
-            ]);
-            command.args(["--http-port", "0", "--https-port", "0", "--data-dir"]);
-            command.arg(directory.join("hub")).arg("--info-file").arg(&info);
-            let _hub = Process::start(&mut command).expect("the hub starts");
-            while !info.exists() {
-                assert!(
-                    begun.elapsed() < Duration::from_secs(10),
-                    "the hub does not start"
-                );
-                std::thread::sleep(Duration::from_micros(200));
-            }
+            drop(program.start(0, directory));
             begun.elapsed().as_secs_f64()
         })
         .collect();
     times.sort_by(f64::total_cmp);
-    Some((times[times.len() / 2], size as f64 / f64::from(1 << 20)))
+    times[times.len() / 2]
 }
 
 /// The machine, as far as the system tells.

@@ -72,6 +72,10 @@ pub(crate) struct Args {
     /// who reads too slowly misses some
     #[arg(long, value_name = "PORT")]
     event_tap: Option<u16>,
+    /// Threads that serve connections [default: half of the processors, because
+    /// the clients of a local hub need the others; at least 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
     /// Name in connection strings and in the server certificate
     #[arg(long, value_name = "NAME", default_value = "localhost")]
     pub(crate) host_name: String,

@@ -1,7 +1,8 @@
 //! Who is asking: one extractor per right that a route needs.
 //!
 //! A handler names its extractor as its first argument, so that no body is
-//! read and nothing is looked up for a caller without the right.
+//! read and nothing is looked up for a caller without the right. It also refuses
+//! what no version of the service knows, before it asks who is there.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::header::AUTHORIZATION;
@@ -14,6 +15,7 @@ use percent_encoding::percent_decode_str;
 use super::App;
 use super::error::HttpError;
 use super::request::TargetPath;
+use super::version;
 use crate::hub::access::{Channel, Credentials, Denied, Permission};
 use crate::tls::ClientCertificate;
 
@@ -37,6 +39,7 @@ fn credentials(parts: &Parts) -> Credentials<'_> {
 }
 
 fn authorize(parts: &Parts, app: &App, permissions: &[Permission]) -> Result<(), HttpError> {
+    version::check(parts)?;
     // In the route table's spelling, which is what `sr` is compared with.
     let path = percent_decode_str(parts.uri.path().trim_start_matches('/')).decode_utf8_lossy();
     app.hub
@@ -90,6 +93,7 @@ impl FromRequestParts<App> for ModuleReader {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        version::check(parts)?;
         if device_itself(parts, app).await {
             return Ok(Self);
         }
@@ -101,6 +105,7 @@ impl FromRequestParts<App> for ModuleWriter {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        version::check(parts)?;
         if device_itself(parts, app).await {
             return Ok(Self);
         }
@@ -116,6 +121,7 @@ impl FromRequestParts<App> for DeviceCaller {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        version::check(parts)?;
         // An id that is not legal names a device that does not exist, and
         // callers are not told which devices do.
         let target = TargetPath::from_request_parts(parts, app)

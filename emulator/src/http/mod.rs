@@ -1,10 +1,11 @@
 //! The HTTP front of the hub: the REST API of the service, the WebSocket door
 //! for devices, and the admin endpoints.
 //!
-//! A request passes `path` (one spelling for each route), the version check of
-//! this file, an extractor of `auth` (who is asking), a thin handler that calls
-//! `hub` or the job engine, and leaves through `reply` or `error`. Handlers
-//! parse and render; they decide nothing.
+//! A request passes [`serve`] (what all have in common), `path` (one spelling
+//! for each route), an extractor of `auth` (whether the service is asked in a way
+//! that it knows, and by whom), a thin handler that calls `hub` or the job engine,
+//! and leaves through `reply` or `error`. Handlers parse and render; they decide
+//! nothing.
 
 mod admin;
 mod auth;
@@ -27,28 +28,31 @@ mod query;
 mod registry_jobs;
 mod reply;
 mod request;
+mod request_id;
 mod routing;
 mod telemetry;
 mod twins;
+mod version;
 mod websocket;
 
 use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post, put};
 use hub_core::error::{ErrorCode, ServiceError};
-use hub_core::limits;
+use hyper::body::Incoming;
 use job_service::JobEngine;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
+use tower::ServiceExt as _;
 
 use self::error::HttpError;
+use self::path::canonical_uri;
+pub(crate) use self::request_id::RequestIds;
 use crate::hub::HubState;
 use crate::hub::events::ORIGIN;
 
@@ -64,6 +68,7 @@ pub(crate) struct Parts {
     /// For connections that outlive their request.
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
+    pub(crate) request_ids: RequestIds,
     /// Ports of the HTTP and HTTPS listeners.
     pub(crate) http_port: Option<u16>,
     pub(crate) https_port: Option<u16>,
@@ -191,9 +196,7 @@ pub(crate) fn router(app: App) -> Router {
         .route(
             "/digitaltwins/{device}/components/{component}/commands/{command}",
             post(digital_twins::invoke),
-        )
-        .layer(from_fn_with_state(app.clone(), check_version))
-        .layer(from_fn(refuse_head));
+        );
     let admin = Router::new()
         .route("/_emulator/health", get(admin::health))
         .route("/_emulator/counters", get(admin::counters))
@@ -228,12 +231,8 @@ pub(crate) fn router(app: App) -> Router {
         .route("/$servicebus/websocket", get(websocket::upgrade_amqp))
         .fallback(blob_or_unknown)
         .method_not_allowed_fallback(unknown_method)
-        .layer(DefaultBodyLimit::max(limits::HTTP_BODY_BYTES))
-        .layer(from_fn_with_state(app.clone(), every_request))
         .with_state(app)
 }
-
-pub(crate) use self::path::canonical_uri;
 
 /// What is no route may still be a blob.
 async fn blob_or_unknown(State(app): State<App>, request: Request) -> Response {
@@ -244,33 +243,34 @@ async fn blob_or_unknown(State(app): State<App>, request: Request) -> Response {
 }
 
 async fn unknown_method(method: Method, request: Request) -> HttpError {
-    let text = format!("{method} is not supported at {}", request.uri().path());
+    unknown_method_at(&method, request.uri().path())
+}
+
+fn unknown_method_at(method: &Method, path: &str) -> HttpError {
+    let text = format!("{method} is not supported at {path}");
     HttpError::from(ServiceError::new(ErrorCode::GenericMethodNotAllowed, text))
 }
 
-/// Refuses HEAD, which the service does not know: the router would take it for
-/// GET, which takes a message out of its queue.
-async fn refuse_head(request: Request, next: Next) -> Response {
-    if request.method() == Method::HEAD {
-        return unknown_method(Method::HEAD, request).await.into_response();
-    }
-    next.run(request).await
-}
-
-/// Counts the request and adds the headers that every answer carries.
-async fn every_request(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Answers a request: brings its path to the route table's spelling, counts it,
+/// and adds the headers that every answer carries.
+///
+/// Not a layer of the router, which would copy all that is below a layer for
+/// each request.
+pub(crate) async fn serve(app: &App, router: &Router, mut request: hyper::Request<Incoming>) -> Response {
     app.hub.counters.http_requests.add(1);
-    let mut response = match check_origin(&app, &request) {
-        Ok(()) => next.run(request).await,
+    *request.uri_mut() = canonical_uri(std::mem::take(request.uri_mut()));
+    let mut response = match check_origin(app, request.headers()) {
+        Ok(()) => match router.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        },
         Err(error) => error.into_response(),
     };
     if response.status().is_client_error() || response.status().is_server_error() {
         app.hub.counters.http_errors.add(1);
     }
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&Uuid::new_v4().to_string()) {
-        headers.insert(HeaderName::from_static("x-ms-request-id"), id);
-    }
+    headers.insert(HeaderName::from_static("x-ms-request-id"), app.request_ids.next());
     headers.insert(header::SERVER, HeaderValue::from_static("Microsoft-HTTPAPI/2.0"));
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
     response
@@ -278,61 +278,12 @@ async fn every_request(State(app): State<App>, request: Request, next: Next) -> 
 
 /// Refuses what the hub itself has sent: a webhook of its routing that leads back
 /// into it, so that messages could go in circles.
-fn check_origin(app: &App, request: &Request) -> Result<(), HttpError> {
-    let origin = request.headers().get(ORIGIN);
+fn check_origin(app: &App, headers: &HeaderMap) -> Result<(), HttpError> {
+    let origin = headers.get(ORIGIN);
     if origin.is_none_or(|origin| origin.as_bytes() != app.hub.events.instance().as_bytes()) {
         return Ok(());
     }
     let text =
         "the request comes from a webhook of this hub's own routing, which must not lead back into the hub";
     Err(ServiceError::new(ErrorCode::InvalidOperation, text).into())
-}
-
-/// Refuses service requests without an `api-version` of the form `YYYY-MM-DD`
-/// or `YYYY-MM-DD-preview`. Which version it is makes no difference: the hub
-/// behaves like 2021-04-12.
-async fn check_version(State(_): State<App>, request: Request, next: Next) -> Response {
-    let version = request.uri().query().and_then(|query| {
-        query.split('&').find_map(|pair| {
-            let (name, value) = pair.split_once('=')?;
-            name.eq_ignore_ascii_case("api-version").then_some(value)
-        })
-    });
-    match version {
-        Some(version) if is_version(version) => next.run(request).await,
-        _ => {
-            let text = match version {
-                None => "the query parameter api-version is missing".to_owned(),
-                Some(version) => format!("the api-version {version:?} is not a date"),
-            };
-            HttpError::from(ServiceError::new(ErrorCode::InvalidProtocolVersion, text)).into_response()
-        }
-    }
-}
-
-fn is_version(text: &str) -> bool {
-    let date = text.strip_suffix("-preview").unwrap_or(text).as_bytes();
-    date.len() == 10
-        && date.iter().enumerate().all(|(i, b)| {
-            if i == 4 || i == 7 {
-                *b == b'-'
-            } else {
-                b.is_ascii_digit()
-            }
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_version;
-
-    #[test]
-    fn versions_are_dates() {
-        for good in ["2021-04-12", "2020-05-31-preview"] {
-            assert!(is_version(good), "{good}");
-        }
-        for bad in ["", "2021", "2021-4-12", "2021-04-12-beta", "latest-----"] {
-            assert!(!is_version(bad), "{bad}");
-        }
-    }
 }

@@ -44,6 +44,9 @@ const SHAPES: &[&[&str]] = &[
     &["jobs", "*"],
 ];
 
+/// Segments of the longest shape.
+const LONGEST: usize = 6;
+
 /// The URI with its path in the route table's spelling.
 pub(crate) fn canonical_uri(uri: Uri) -> Uri {
     let Cow::Owned(path) = canonical(uri.path()) else {
@@ -76,35 +79,49 @@ fn canonical(path: &str) -> Cow<'_, str> {
         Some(rest) if !rest.is_empty() => rest,
         _ => path,
     };
-    let segments: Vec<&str> = trimmed.split('/').skip(1).collect();
-    for shape in SHAPES {
-        if segments.len() <= shape.len() && matches(&segments, shape) {
-            let spelled: String = segments
-                .iter()
-                .zip(*shape)
-                .flat_map(|(segment, keyword)| ["/", if *keyword == "*" { segment } else { keyword }])
-                .collect();
-            return if spelled == path {
-                Cow::Borrowed(path)
-            } else {
-                Cow::Owned(spelled)
-            };
-        }
+    let mut room = [""; LONGEST];
+    let mut count = 0;
+    for segment in trimmed.split('/').skip(1) {
+        let Some(place) = room.get_mut(count) else {
+            // Longer than any route.
+            return Cow::Borrowed(path);
+        };
+        *place = segment;
+        count += 1;
     }
-    // Blobs have names of their own, in which every character counts.
-    Cow::Borrowed(path)
+    let segments = &room[..count];
+    let mut shapes = SHAPES.iter().filter(|shape| count <= shape.len());
+    let Some(shape) = shapes.find(|shape| matches(segments, shape, str::eq_ignore_ascii_case)) else {
+        // Blobs have names of their own, in which every character counts.
+        return Cow::Borrowed(path);
+    };
+    // Mostly, clients use the route table's spelling.
+    if trimmed.len() == path.len() && matches(segments, shape, str::eq) {
+        return Cow::Borrowed(path);
+    }
+    let spelled: String = segments
+        .iter()
+        .zip(*shape)
+        .flat_map(|(segment, keyword)| ["/", if *keyword == "*" { segment } else { keyword }])
+        .collect();
+    Cow::Owned(spelled)
 }
 
-fn matches(segments: &[&str], shape: &[&str]) -> bool {
+fn matches(segments: &[&str], shape: &[&str], is_keyword: fn(&str, &str) -> bool) -> bool {
     segments
         .iter()
         .zip(shape)
-        .all(|(segment, keyword)| *keyword == "*" || segment.eq_ignore_ascii_case(keyword))
+        .all(|(segment, keyword)| *keyword == "*" || is_keyword(segment, keyword))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_shape_is_longer_than_the_longest() {
+        assert_eq!(SHAPES.iter().map(|shape| shape.len()).max(), Some(LONGEST));
+    }
 
     #[test]
     fn spellings_of_clients_come_to_one() {

@@ -1,19 +1,21 @@
 //! What handlers read from a request, parsed once into types.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::error::Error as _;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequest, FromRequestParts, Path, RawPathParams, Request};
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
+use axum::http::HeaderMap;
 use axum::http::header::IF_MATCH;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
+use http_body_util::LengthLimitError;
 use hub_core::c2d::LockToken;
 use hub_core::configuration::parse_if_match;
 use hub_core::error::{ErrorCode, ServiceError};
 use hub_core::ids::{ConfigurationId, DeviceId, IdError, JobId, ModuleId, Target};
 use hub_core::json::check_depth;
+use hub_core::limits;
 use hub_core::registry::IfMatch;
 use serde_json::Value;
 
@@ -26,18 +28,37 @@ pub(crate) struct RawBody(pub(crate) Bytes);
 impl FromRequest<App> for RawBody {
     type Rejection = HttpError;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, HttpError> {
-        let body = Bytes::from_request(request, app).await.map_err(|rejection| {
-            HttpError::from(match rejection.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => ServiceError::new(
-                    ErrorCode::GenericRequestEntityTooLarge,
-                    "the request body exceeds the limit",
-                ),
-                _ => ServiceError::new(ErrorCode::GenericBadRequest, "the request body could not be read"),
-            })
-        })?;
-        Ok(Self(body))
+    async fn from_request(request: Request, _: &App) -> Result<Self, HttpError> {
+        let too_large = || {
+            ServiceError::new(
+                ErrorCode::GenericRequestEntityTooLarge,
+                "the request body exceeds the limit",
+            )
+        };
+        let bytes = read(request.into_body(), limits::HTTP_BODY_BYTES, too_large).await?;
+        Ok(Self(bytes))
     }
+}
+
+/// The whole body, if it is not longer than `limit` bytes.
+///
+/// # Errors
+/// What `too_large` makes; 400 when the client breaks off.
+pub(super) async fn read(
+    body: Body,
+    limit: usize,
+    too_large: impl FnOnce() -> ServiceError,
+) -> Result<Bytes, ServiceError> {
+    to_bytes(body, limit).await.map_err(|error| {
+        if error
+            .source()
+            .is_some_and(|source| source.is::<LengthLimitError>())
+        {
+            too_large()
+        } else {
+            ServiceError::new(ErrorCode::GenericBadRequest, "the request body could not be read")
+        }
+    })
 }
 
 /// The body as JSON.
@@ -86,12 +107,9 @@ impl FromRequestParts<App> for TargetPath {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
-        let ids = ids(parts, app).await?;
-        let device = bad_id(
-            DeviceId::parse(ids.get("device").map_or("", String::as_str)),
-            "device",
-        )?;
-        let module = match ids.get("module") {
+        let names = Names::of(parts, app).await?;
+        let device = bad_id(DeviceId::parse(names.get("device").unwrap_or_default()), "device")?;
+        let module = match names.get("module") {
             None => None,
             Some(text) => Some(bad_id(ModuleId::parse(text), "module")?),
         };
@@ -106,8 +124,8 @@ impl FromRequestParts<App> for TokenPath {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
-        let ids = ids(parts, app).await?;
-        let token = ids.get("token").map_or("", String::as_str);
+        let names = Names::of(parts, app).await?;
+        let token = names.get("token").unwrap_or_default();
         LockToken::parse(token).map(Self).map_err(HttpError::from)
     }
 }
@@ -119,8 +137,8 @@ impl FromRequestParts<App> for JobPath {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
-        let ids = ids(parts, app).await?;
-        bad_id(JobId::parse(ids.get("job").map_or("", String::as_str)), "job").map(Self)
+        let names = Names::of(parts, app).await?;
+        bad_id(JobId::parse(names.get("job").unwrap_or_default()), "job").map(Self)
     }
 }
 
@@ -131,8 +149,8 @@ impl FromRequestParts<App> for ConfigurationPath {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
-        let ids = ids(parts, app).await?;
-        let id = ids.get("configuration").map_or("", String::as_str);
+        let names = Names::of(parts, app).await?;
+        let id = names.get("configuration").unwrap_or_default();
         bad_id(ConfigurationId::parse(id), "configuration").map(Self)
     }
 }
@@ -149,12 +167,12 @@ impl FromRequestParts<App> for CommandPath {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
         let TargetPath(target) = TargetPath::from_request_parts(parts, app).await?;
-        let ids = ids(parts, app).await?;
-        if ids.values().any(String::is_empty) {
+        let names = Names::of(parts, app).await?;
+        let (component, command) = (names.get("component"), names.get("command").unwrap_or_default());
+        if command.is_empty() || component == Some("") {
             return Err(ServiceError::invalid("the path names no component or no command").into());
         }
-        let command = ids.get("command").map_or("", String::as_str);
-        let method = match ids.get("component") {
+        let method = match component {
             Some(component) => format!("{component}*{command}"),
             None => command.to_owned(),
         };
@@ -170,19 +188,31 @@ impl FromRequestParts<App> for LastName {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
-        let names = RawPathParams::from_request_parts(parts, app)
-            .await
-            .map_err(|e| HttpError::from(ServiceError::invalid(e.body_text())))?;
+        let Names(names) = Names::of(parts, app).await?;
         let last = names.iter().last().map_or("", |(_, name)| name);
         Ok(Self(last.to_owned()))
     }
 }
 
-async fn ids(parts: &mut Parts, app: &App) -> Result<HashMap<String, String>, HttpError> {
-    let Path(ids) = Path::from_request_parts(parts, app)
-        .await
-        .map_err(|e: PathRejection| HttpError::from(ServiceError::invalid(e.body_text())))?;
-    Ok(ids)
+/// The names in the path, by what the route table calls them.
+struct Names(RawPathParams);
+
+impl Names {
+    /// # Errors
+    /// 400 when one of them is not UTF-8.
+    async fn of(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        let names = RawPathParams::from_request_parts(parts, app).await;
+        names
+            .map(Self)
+            .map_err(|e| HttpError::from(ServiceError::invalid(e.body_text())))
+    }
+
+    fn get(&self, wanted: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(name, _)| *name == wanted)
+            .map(|(_, text)| text)
+    }
 }
 
 fn bad_id<T>(id: Result<T, IdError>, kind: &str) -> Result<T, HttpError> {

@@ -17,6 +17,7 @@ use super::App;
 use super::auth::DeviceCaller;
 use super::error::HttpError;
 use super::message_headers::{properties_from_headers, set_property};
+use super::request;
 
 /// The media type of a batch (the SDKs' HTTP transports).
 const BATCH: &str = "application/vnd.microsoft.iothub.json";
@@ -38,15 +39,8 @@ impl FromRequest<App> for MessageBody {
 
     async fn from_request(request: Request<Body>, _: &App) -> Result<Self, HttpError> {
         let is_batch = is_batch(request.headers());
-        match axum::body::to_bytes(request.into_body(), BODY_BYTES).await {
-            Ok(bytes) => Ok(Self { is_batch, bytes }),
-            Err(error) if is_too_long(&error) => Err(too_large().into()),
-            Err(_) => Err(ServiceError::new(
-                ErrorCode::GenericBadRequest,
-                "the request body could not be read",
-            )
-            .into()),
-        }
+        let bytes = request::read(request.into_body(), BODY_BYTES, too_large).await?;
+        Ok(Self { is_batch, bytes })
     }
 }
 
@@ -56,10 +50,6 @@ fn is_batch(headers: &HeaderMap) -> bool {
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split(';').next());
     media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(BATCH))
-}
-
-fn is_too_long(error: &axum::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
 }
 
 fn too_large() -> ServiceError {

@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 use clap::Parser as _;
 use device_sim::plot;
 use emulator::{Hub, Listen, Ports};
-use tokio::runtime::Runtime;
+use mimalloc::MiMalloc;
+use tokio::runtime::Builder;
 
 use self::args::{Args, Command, RunArgs, Transport};
 use self::back_end::BackEnd;
@@ -35,10 +36,18 @@ use self::progress::Progress;
 /// Anything that keeps the scenario from its end, in words.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+// The allocator of the hub's own program.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
 fn main() -> ExitCode {
     let args = Args::parse();
     mqtt_wire::raise_descriptor_limit();
-    let done = Runtime::new().map_err(Failure::from).and_then(|runtime| {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(emulator::worker_threads())
+        .enable_all()
+        .build();
+    let done = runtime.map_err(Failure::from).and_then(|runtime| {
         runtime.block_on(async {
             match args.command {
                 Some(Command::Fleet(fleet)) => child::run(fleet).await.map(|()| ExitCode::SUCCESS),

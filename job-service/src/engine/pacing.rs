@@ -12,8 +12,8 @@ use hub_core::job::Pace;
 
 use crate::Clock;
 
-/// Operations that a job is given in one turn, so that others have theirs
-/// when a jump of the clock leaves much to be done.
+/// Operations that a job is given in one turn, so that others have theirs when
+/// there is much to be done: jobs, and the devices that are to answer.
 const TURN: usize = 256;
 
 /// The pace of all jobs of an engine.
@@ -94,7 +94,7 @@ impl Pacing {
         } = asking;
         let Some(pace) = &self.pace else {
             if clock.elapsed() < end {
-                return wanted;
+                return wanted.min(TURN);
             }
             return std::future::pending().await;
         };

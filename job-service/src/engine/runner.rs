@@ -11,6 +11,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use hub_core::error::ServiceError;
 use hub_core::ids::Target;
 use hub_core::job::{Action, Outcome};
+use tokio::task::unconstrained;
 
 use super::Shared;
 use super::cell::JobCell;
@@ -97,20 +98,20 @@ async fn act_on_all<F: Fleet>(shared: &Shared<F>, cell: &JobCell, targets: &[Tar
                 });
                 begun = next.end;
                 in_flight.extend(next.map(|number| act(shared, cell, number, &targets[number])));
-            }
-            Some(first) = in_flight.next(), if !in_flight.is_empty() => {
-                done.push(first);
-                while done.len() < BATCH
-                    && let Some(Some(another)) = in_flight.next().now_or_never()
-                {
-                    done.push(another);
+                // Begins them.
+                collect(&mut in_flight, &mut done);
+                settle(shared, cell, &mut done);
+                // Before more begin, the devices have the time to answer: the
+                // fewer operations are in flight, the more of them a processor
+                // has at hand.
+                if clock.elapsed() < window_end {
+                    tokio::task::yield_now().await;
                 }
-                let now = clock.now();
-                shared.update(cell, |job| {
-                    for (number, result) in done.drain(..) {
-                        job.settle(number, result, now);
-                    }
-                });
+            }
+            Some(first) = unconstrained(in_flight.next()), if !in_flight.is_empty() => {
+                done.push(first);
+                collect(&mut in_flight, &mut done);
+                settle(shared, cell, &mut done);
                 // A fleet that answers instantly must not keep the window, a
                 // stop or other tasks from their turn. After the end of the
                 // window no operation begins, so what is left is little.
@@ -123,12 +124,34 @@ async fn act_on_all<F: Fleet>(shared: &Shared<F>, cell: &JobCell, targets: &[Tar
     }
 }
 
-async fn act<F: Fleet>(
-    shared: &Shared<F>,
-    cell: &JobCell,
-    number: usize,
-    target: &Target,
-) -> (usize, Result<Outcome, ServiceError>) {
+/// What an operation on a device has come to, with the number of its record.
+type Done = (usize, Result<Outcome, ServiceError>);
+
+/// Goes on with the operations and takes those that are done, up to [`BATCH`].
+fn collect<O: Future<Output = Done>>(in_flight: &mut FuturesUnordered<O>, done: &mut Vec<Done>) {
+    // The runtime's budget is for a task that does one thing at a time: one that
+    // has thousands in flight would be told to wait for each that comes after it.
+    while done.len() < BATCH
+        && let Some(Some(another)) = unconstrained(in_flight.next()).now_or_never()
+    {
+        done.push(another);
+    }
+}
+
+/// Enters what is done, all under one lock.
+fn settle<F: Fleet>(shared: &Shared<F>, cell: &JobCell, done: &mut Vec<Done>) {
+    if done.is_empty() {
+        return;
+    }
+    let now = shared.clock.now();
+    shared.update(cell, |job| {
+        for (number, result) in done.drain(..) {
+            job.settle(number, result, now);
+        }
+    });
+}
+
+async fn act<F: Fleet>(shared: &Shared<F>, cell: &JobCell, number: usize, target: &Target) -> Done {
     let fleet = &*shared.fleet;
     let result = match &cell.request().action {
         Action::Method(call) => fleet.invoke_method(target, call).await.map(Outcome::Method),

@@ -15,6 +15,7 @@ use clap::Parser as _;
 use device_sim::fleet::NotConnected;
 use device_sim::registration::{Registered, register};
 use device_sim::{Fleet, FleetBuilder, plot};
+use mimalloc::MiMalloc;
 use serde_json::{Value, json};
 use tokio::runtime;
 use tokio::sync::mpsc;
@@ -25,6 +26,10 @@ use self::setup::{Kind, Plan, Registration};
 
 /// Commands of a parent process that may wait to be carried out.
 const COMMANDS: usize = 16;
+
+// Thousands of devices allocate and free small things all the time.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
