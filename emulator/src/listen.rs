@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::coop::unconstrained;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -42,8 +43,10 @@ pub(crate) async fn accept<F>(
     F: Future<Output = ()> + Send + 'static,
 {
     loop {
+        // All that wait are accepted before any is served: those that the backlog
+        // has no room for lose a second each.
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = unconstrained(listener.accept()) => accepted,
             () = stop.cancelled() => return,
         };
         match accepted {

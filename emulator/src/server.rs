@@ -61,9 +61,8 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// hub close first.
 const HTTP_HEADER_DEADLINE: Duration = Duration::from_secs(120);
 
-/// Bytes in flight each way on an in-memory connection, which keeps room for as
-/// many: little, because there may be tens of thousands.
-const DUPLEX_BYTES: usize = 1024;
+/// Bytes in flight each way on an in-memory connection.
+const DUPLEX_BYTES: usize = 8 * 1024;
 
 /// Bound sockets, by what they accept.
 pub(crate) struct Listeners {

@@ -580,11 +580,17 @@ pub(crate) struct CallGuard {
     pub(crate) target: Target,
     pub(crate) generation: u64,
     pub(crate) id: RequestId,
+    /// Whether the call has ended by itself.
+    pub(crate) is_over: bool,
 }
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
-        if let Ok(endpoint) = self.cell.lock().endpoint(self.target.module.as_ref()) {
+        if self.is_over {
+            return;
+        }
+        let mut guard = self.cell.lock();
+        if let Ok(endpoint) = guard.unindexed().endpoint(self.target.module.as_ref()) {
             endpoint.abandon_call(self.generation, self.id);
         }
     }

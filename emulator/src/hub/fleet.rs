@@ -33,7 +33,7 @@ impl Fleet for HubState {
     fn record_changed(&self, record: &RecordView<'_>) {
         // Of a device that is gone nobody asks.
         if let Some(cell) = self.registry.find(&record.record.target.device) {
-            self.count(&mut cell.lock(), Kind::Job, 1);
+            self.count(cell.lock().unindexed(), Kind::Job, 1);
         }
         if !self.events.wants(Source::DeviceJobLifecycle) {
             return;

@@ -58,6 +58,19 @@ pub(crate) struct DeviceGuard<'a> {
     changed: bool,
 }
 
+impl DeviceGuard<'_> {
+    /// The state, for changes of what no index can be over: calls, counts, when
+    /// the device was last seen, whom its telemetry is from. A packet of a device
+    /// changes nothing else mostly, and is spared being filed anew for it.
+    pub(crate) fn unindexed(&mut self) -> &mut DeviceState {
+        match &self.views.lag {
+            None => &mut self.state,
+            // Queries that lag behind see some of it.
+            Some(_) => self,
+        }
+    }
+}
+
 impl Deref for DeviceGuard<'_> {
     type Target = DeviceState;
 

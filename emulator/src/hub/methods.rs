@@ -68,9 +68,10 @@ impl HubState {
         let cell = self.registry.cell(&target.device)?;
         let connect_deadline = self.clock.elapsed().saturating_add(call.connect_timeout);
         let mut is_counted = false;
-        let (guard, outcome) = loop {
+        let (mut under_way, outcome) = loop {
             let step = {
-                let mut state = cell.lock();
+                let mut guard = cell.lock();
+                let state = guard.unindexed();
                 if state.identity.status == Status::Disabled {
                     return Err(ServiceError::new(
                         ErrorCode::DeviceNotFound,
@@ -78,7 +79,7 @@ impl HubState {
                     ));
                 }
                 if !std::mem::replace(&mut is_counted, true) {
-                    self.count(&mut state, Kind::Method, 1);
+                    self.count(state, Kind::Method, 1);
                 }
                 state
                     .endpoint(target.module.as_ref())?
@@ -96,6 +97,7 @@ impl HubState {
                             target: target.clone(),
                             generation,
                             id,
+                            is_over: false,
                         },
                         outcome,
                     );
@@ -109,7 +111,9 @@ impl HubState {
         };
         let response_deadline = self.clock.elapsed().saturating_add(call.response_timeout);
         let answer = self.clock.timeout_at(response_deadline, outcome).await;
-        drop(guard);
+        // Whoever sent the outcome, or let go of it, has ended the call.
+        under_way.is_over = answer.is_ok();
+        drop(under_way);
         match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(method::connection_lost()),

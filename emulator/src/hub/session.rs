@@ -99,11 +99,11 @@ impl Session {
         &self.target
     }
 
-    /// Runs `change` on the endpoint, unless the hub has ended this session
-    /// meanwhile; then the outbox is closed and nothing that the device asks
-    /// takes effect any more.
+    /// Runs `change`, which is none that an index is over, on the endpoint, unless
+    /// the hub has ended this session meanwhile; then the outbox is closed and
+    /// nothing that the device asks takes effect any more.
     fn with<T>(&self, change: impl FnOnce(&mut Endpoint, Timestamp) -> T) -> Option<T> {
-        self.with_state(&mut self.cell.lock(), change)
+        self.with_state(self.cell.lock().unindexed(), change)
     }
 
     fn with_state<T>(
@@ -196,12 +196,13 @@ impl Session {
     /// `IotHubQuotaExceeded` when the messages of the day are used up.
     pub(crate) fn telemetry(&self, messages: &[(Bag<'_>, &[u8])]) -> Result<(), ServiceError> {
         let (now, origin) = {
-            let mut state = self.cell.lock();
-            let Some(now) = self.with_state(&mut state, |_, now| now) else {
+            let mut guard = self.cell.lock();
+            let state = guard.unindexed();
+            let Some(now) = self.with_state(state, |_, now| now) else {
                 return Ok(());
             };
-            self.announce(&mut state);
-            (now, self.accept(&mut state, now, messages)?)
+            self.announce(state);
+            (now, self.accept(state, now, messages)?)
         };
         self.keep(now, &origin, messages);
         Ok(())
@@ -239,7 +240,7 @@ impl Session {
     /// nor beyond the quota of the day.
     pub(crate) fn will(&self, bag: &Bag<'_>, body: &[u8]) {
         let (now, messages) = (self.hub.clock.now(), [(bag.clone(), body)]);
-        let origin = self.accept(&mut self.cell.lock(), now, &messages);
+        let origin = self.accept(self.cell.lock().unindexed(), now, &messages);
         match origin {
             Ok(origin) => self.keep(now, &origin, &messages),
             Err(error) => tracing::debug!(target = %self.target, %error, "the will is dropped"),

@@ -14,7 +14,7 @@ async fn who_watches_and_does_not_read_is_cut_off() {
     let hub = Hub::builder().start().await.unwrap();
     let (mut client, server) = tokio::io::duplex(1024);
     let router = http::router(hub.app.clone());
-    let served = tokio::spawn(serve_http(Guarded::new(server), router, None));
+    let served = tokio::spawn(serve_http(Guarded::new(server), hub.app.clone(), router, None));
     client
         .write_all(b"GET /_emulator/events HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\n\r\n")
         .await

@@ -147,6 +147,8 @@ impl Authority {
         // Without it devices that reconnect would mostly make full handshakes:
         // the built-in cache holds 256 sessions.
         config.ticketer = ring::Ticketer::new()?;
+        // For the next connection; a device has one at a time.
+        config.send_tls13_tickets = 1;
         Ok(Arc::new(config))
     }
 }
