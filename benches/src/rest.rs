@@ -1,5 +1,6 @@
 //! The service's side: HTTP requests on a connection that stays open.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
@@ -125,4 +127,75 @@ impl RestConnection {
         assert_eq!(succeeded, Some(devices as u64), "{view}");
         assert_eq!(statistics["deviceCount"], devices, "{view}");
     }
+}
+
+/// One keep-alive connection that costs its own side next to nothing, for loads:
+/// what is sent is written as text, and of an answer only the status and the
+/// length are looked at.
+pub struct LoadConnection {
+    stream: TcpStream,
+    /// The header lines that all requests have in common.
+    headers: String,
+    request: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl LoadConnection {
+    /// Connects to a hub that accepts HTTP at `address`.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn open(address: &str, service: &ServiceConnection) -> Self {
+        let (host, policy) = (service.host.name(), Some(service.policy.as_str()));
+        let token = sas::sign(host, &service.key, site::token_expiry(), policy);
+        let stream = TcpStream::connect(address).await.expect("the hub is there");
+        stream.set_nodelay(true).expect("a TCP option");
+        Self {
+            stream,
+            headers: format!(
+                "host: {address}\r\nauthorization: {token}\r\ncontent-type: application/json\r\n"
+            ),
+            request: Vec::new(),
+            answer: Vec::new(),
+        }
+    }
+
+    /// Sends one request and waits for the whole answer. `path` lacks the
+    /// `api-version`.
+    ///
+    /// # Panics
+    /// When the connection breaks, or the answer is no success.
+    pub async fn call(&mut self, method: &Method, path: &str, body: &[u8]) {
+        self.request.clear();
+        let (headers, length) = (&self.headers, body.len());
+        // Writing to memory cannot fail.
+        let _ = write!(
+            self.request,
+            "{method} {path}?api-version=2021-04-12 HTTP/1.1\r\n{headers}content-length: {length}\r\n\r\n"
+        );
+        self.request.extend_from_slice(body);
+        let sent = self.stream.write_all(&self.request).await;
+        sent.expect("the connection stays");
+        self.answer.clear();
+        while !is_whole(&self.answer) {
+            let read = self.stream.read_buf(&mut self.answer).await;
+            assert!(read.expect("the connection stays") > 0, "the hub closed it");
+        }
+        let text = || String::from_utf8_lossy(&self.answer);
+        assert!(self.answer.starts_with(b"HTTP/1.1 2"), "{}", text());
+    }
+}
+
+/// Whether the bytes are an answer with all of its body.
+fn is_whole(answer: &[u8]) -> bool {
+    let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return false;
+    };
+    let head = std::str::from_utf8(&answer[..end]).expect("a head is text");
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let is_length = name.eq_ignore_ascii_case("content-length");
+        is_length.then(|| value.trim().parse::<usize>().expect("a length"))
+    });
+    answer.len() >= end + 4 + length.expect("every answer has a length")
 }

@@ -17,7 +17,11 @@
 //! cargo bench -p benches --bench report -- --quick          # 100 and 1,000 devices, to see that it works
 //! ```
 
-#![expect(clippy::print_stdout, reason = "a bench prints its figures")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a bench prints its figures, and how far it is"
+)]
 
 mod broker;
 mod child;
@@ -27,6 +31,7 @@ mod hub;
 mod measure;
 mod page;
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use mimalloc::MiMalloc;
@@ -72,6 +77,13 @@ fn main() {
         let path = out.join(name);
         std::fs::write(&path, content).expect("the directory can be written to");
         println!("written: {}", path.display());
+    }
+}
+
+/// Tells whoever waits what is measured next.
+fn progress(text: &str) {
+    if std::io::stderr().is_terminal() {
+        eprintln!("{text} ...");
     }
 }
 
